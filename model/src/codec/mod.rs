@@ -1,0 +1,106 @@
+//! From sessions to tokens and back.
+//!
+//! A [`Codec`] owns its vocabulary. The network sees only [`Token`] numbers; what they mean is the codec's.
+
+pub mod bytes;
+mod gaps;
+
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::flow::Session;
+use crate::packet::{LinkType, Packet, Timestamp};
+
+pub use gaps::GapTable;
+
+/// An index into a codec's vocabulary.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, bytemuck::Pod, bytemuck::Zeroable,
+)]
+#[serde(transparent)]
+#[repr(transparent)]
+pub struct Token(pub u32);
+
+/// Index of a label in [`Codec::labels`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LabelId(pub u16);
+
+/// What turns tokens into packets beside the tokens: chance and the clock of the rendered traffic.
+#[derive(Debug)]
+pub struct Render {
+    /// Seeded chance; the same seed gives the same packets.
+    pub rng: ChaCha8Rng,
+    /// Time of the first packet.
+    pub start: Timestamp,
+}
+
+/// The packets that a run of tokens stood for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Decoded {
+    /// Whole packets, in order.
+    pub packets: Vec<Packet>,
+    /// Packets dropped because their tokens meant nothing (a number above 255, an empty packet, a cut-off tail).
+    pub malformed_packets: u64,
+    /// Tokens that were dropped with them.
+    pub malformed_tokens: u64,
+}
+
+/// A reversible translation between sessions and tokens.
+pub trait Codec: Send + Sync {
+    /// Name as given to `--codec`.
+    fn name(&self) -> &'static str;
+    /// Number of tokens.
+    fn vocab_size(&self) -> usize;
+    /// The labels that a sample can begin with, in the order of [`LabelId`].
+    fn labels(&self) -> &[String];
+    /// The token that begins a sample of `label`.
+    fn label_token(&self, label: LabelId) -> Token;
+    /// The token that ends every sample.
+    fn end_token(&self) -> Token;
+    /// Whether `token` ends a packet (the end of the sample ends its last packet as well).
+    fn ends_packet(&self, token: Token) -> bool;
+    /// Link type of decoded packets.
+    fn linktype(&self) -> LinkType;
+    /// Appends the tokens of a whole sample: label, packets, end. Returns how many packets it holds.
+    fn encode(&self, label: LabelId, session: &Session, ret: &mut Vec<Token>) -> usize;
+    /// Appends a prompt: label and the first `packets_max` packets of `session`, open for more to follow.
+    fn encode_prompt(&self, label: LabelId, session: &Session, packets_max: usize, ret: &mut Vec<Token>);
+    /// Turns the tokens of one sample into packets. The label may be absent; a tail that means nothing is dropped
+    /// and counted. Never panics, whatever the tokens are.
+    fn decode(&self, tokens: &[Token], render: &mut Render) -> Decoded;
+    /// What `token` stands for, for a person to read.
+    fn token_text(&self, token: Token) -> String;
+    /// The Hugging Face `tokenizer.json` of this vocabulary.
+    fn tokenizer_json(&self) -> String;
+    /// Everything needed to build the codec again, for [`from_spec`].
+    fn spec(&self) -> CodecSpec;
+}
+
+/// A codec as a checkpoint stores it (beside `tokenizer.json`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "codec", rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum CodecSpec {
+    /// The paper's codec.
+    Bytes(bytes::BytesSpec),
+}
+
+/// Why a stored codec could not be built again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// `tokenizer.json` is not what the codec wrote.
+    #[error("tokenizer.json: {0}")]
+    Tokenizer(String),
+    /// The stored settings contradict each other.
+    #[error("codec settings: {0}")]
+    Spec(String),
+}
+
+/// Builds the codec that [`Codec::spec`] and [`Codec::tokenizer_json`] describe.
+pub fn from_spec(spec: CodecSpec, tokenizer_json: &str) -> Result<Box<dyn Codec>, CodecError> {
+    match spec {
+        CodecSpec::Bytes(spec) => Ok(Box::new(bytes::BytesCodec::from_spec(spec, tokenizer_json)?)),
+    }
+}

@@ -1,0 +1,24 @@
+//! The fused operations of the CPU engine, forward and backward.
+//!
+//! This is the one module of the crate that may use unsafe code: SIMD intrinsics, the `gemm` crate's pointers, and
+//! writes by several threads to disjoint parts of one buffer. Its public functions are safe: each checks every shape
+//! before it touches memory.
+
+mod conv;
+mod head;
+mod lanes;
+mod matmul;
+mod norm;
+mod packed;
+mod scan;
+mod scan_backward;
+mod shared;
+
+pub use conv::{ConvArgs, conv_backward, conv_forward, reach};
+pub use head::{HeadBuffers, HeadGradients, head_loss};
+pub use lanes::Isa;
+pub use matmul::{Matrix, matmul};
+pub use norm::{rms_norm, rms_norm_backward};
+pub use packed::PackedMatrix;
+pub use scan::{SCAN_CHUNK, ScanArgs, scan_forward};
+pub use scan_backward::{ScanGradients, scan_backward};

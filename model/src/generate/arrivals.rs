@@ -1,0 +1,322 @@
+//! When flows start, and the packets of overlapping flows in the order of their times.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::generator::GeneratedFlow;
+use super::sampling::unit;
+use crate::codec::LabelId;
+use crate::packet::{Packet, Timestamp};
+
+/// A rate that no arrival process has.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("flows per second are {0}, allowed is 1e-9 to 1e9")]
+pub struct ArrivalsError(pub f64);
+
+/// Start times of flows: a Poisson process, so that the gaps are exponential. Endless; the first flow starts at once.
+///
+/// A clone gives the same times again: one for the requests, one for the [`Timeline`].
+#[derive(Debug, Clone)]
+pub struct Arrivals {
+    rng: ChaCha8Rng,
+    next: Timestamp,
+    flows_per_s: f64,
+}
+
+impl Arrivals {
+    /// Stream of the seed's chance that the arrivals have to themselves; flows use those from 0 up.
+    const RNG_STREAM: u64 = u64::MAX;
+
+    /// Arrivals from `start` on, `flows_per_s` on average.
+    pub fn new(start: Timestamp, flows_per_s: f64, seed: u64) -> Result<Self, ArrivalsError> {
+        if !(1e-9..=1e9).contains(&flows_per_s) {
+            return Err(ArrivalsError(flows_per_s));
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(Self::RNG_STREAM);
+        Ok(Self { rng, next: start, flows_per_s })
+    }
+
+    /// The time that [`Iterator::next`] will give.
+    pub fn peek(&self) -> Timestamp {
+        self.next
+    }
+}
+
+impl Iterator for Arrivals {
+    type Item = Timestamp;
+
+    fn next(&mut self) -> Option<Timestamp> {
+        let now = self.next;
+        // 1 - u is in (0, 1], so the logarithm is finite.
+        let gap_s = -(1.0 - unit(&mut self.rng)).ln() / self.flows_per_s;
+        self.next = now.plus_nanos((gap_s * 1e9).round() as i64);
+        Some(now)
+    }
+}
+
+/// A packet on the time line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimelinePacket {
+    /// [`GeneratedFlow::index`] of its flow.
+    pub flow: u64,
+    /// Label of its flow.
+    pub label: LabelId,
+    /// Packets of its flow that are still to come.
+    pub left: usize,
+    /// The packet.
+    pub packet: Packet,
+}
+
+/// What a [`Timeline`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TimelineCounters {
+    /// Flows taken in.
+    pub flows: u64,
+    /// Flows without a packet.
+    pub empty_flows: u64,
+    /// Flows that start later than asked for, because the time line held too many packets.
+    pub postponed_flows: u64,
+    /// Packets given out.
+    pub packets: u64,
+    /// Most packets held at a time.
+    pub held_packets_peak: usize,
+}
+
+/// Merges the packets of flows in the order of their times.
+///
+/// Flows are taken from `next_flow` (ordered by start) no earlier than needed: all packets before the next start are given
+/// out first, so that a replay can send them while the next flow is computed. Not more than `held_packets_max` and one
+/// flow are held: beyond, the next flow is postponed until there is room, whole and with its gaps, and counted.
+pub struct Timeline<F> {
+    next_flow: F,
+    /// Start times of the flows to come; `None` when there are no more.
+    starts: Option<Arrivals>,
+    held: BinaryHeap<Reverse<Held>>,
+    held_packets: usize,
+    held_packets_max: usize,
+    last: Timestamp,
+    counters: TimelineCounters,
+}
+
+impl<F: FnMut() -> Option<GeneratedFlow>> Timeline<F> {
+    /// Packets held by default: some 20 MB.
+    pub const HELD_PACKETS_MAX: usize = 50_000;
+
+    /// A time line of the flows that `next_flow` gives, which were asked for at the times of `starts`.
+    pub fn new(next_flow: F, starts: Arrivals, held_packets_max: usize) -> Self {
+        Self {
+            next_flow,
+            starts: Some(starts),
+            held: BinaryHeap::new(),
+            held_packets: 0,
+            held_packets_max,
+            last: Timestamp(i64::MIN),
+            counters: TimelineCounters::default(),
+        }
+    }
+
+    /// What it did so far.
+    pub fn counters(&self) -> TimelineCounters {
+        self.counters
+    }
+
+    /// Takes in the next flow; at its end there are no more starts.
+    fn take_flow(&mut self) {
+        let Some(mut flow) = (self.next_flow)() else {
+            self.starts = None;
+            return;
+        };
+        if let Some(starts) = &mut self.starts {
+            starts.next();
+        }
+        self.counters.flows += 1;
+        let Some(first) = flow.packets.first() else {
+            self.counters.empty_flows += 1;
+            return;
+        };
+        let late_ns = self.last.nanos_since(first.ts);
+        if late_ns > 0 && self.counters.packets > 0 {
+            self.counters.postponed_flows += 1;
+            for packet in &mut flow.packets {
+                packet.ts = packet.ts.plus_nanos(late_ns);
+            }
+        }
+        self.held_packets += flow.packets.len();
+        self.counters.held_packets_peak = self.counters.held_packets_peak.max(self.held_packets);
+        self.hold(flow.index, flow.label, flow.packets.into_iter());
+    }
+
+    /// Holds what is left of a flow.
+    fn hold(&mut self, flow: u64, label: LabelId, mut rest: std::vec::IntoIter<Packet>) {
+        if let Some(packet) = rest.next() {
+            self.held.push(Reverse(Held { key: (packet.ts, flow), label, packet, rest }));
+        }
+    }
+}
+
+impl<F: FnMut() -> Option<GeneratedFlow>> Iterator for Timeline<F> {
+    type Item = TimelinePacket;
+
+    fn next(&mut self) -> Option<TimelinePacket> {
+        loop {
+            let is_full = self.held_packets >= self.held_packets_max.max(1);
+            let first = self.held.peek().map(|Reverse(h)| h.key.0);
+            let is_due = match (first, &self.starts) {
+                (Some(first), Some(starts)) => is_full || first < starts.peek(),
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (None, None) => return None,
+            };
+            if !is_due {
+                self.take_flow();
+                continue;
+            }
+            let Reverse(Held { key: (ts, flow), label, packet, rest }) = self.held.pop()?;
+            self.last = ts;
+            self.held_packets -= 1;
+            self.counters.packets += 1;
+            let left = rest.len();
+            self.hold(flow, label, rest);
+            return Some(TimelinePacket { flow, label, left, packet });
+        }
+    }
+}
+
+/// A flow on the time line: its next packet, and the rest.
+struct Held {
+    /// Time of the packet, then the flow: the order of the heap, and a fixed one among equals.
+    key: (Timestamp, u64),
+    label: LabelId,
+    packet: Packet,
+    rest: std::vec::IntoIter<Packet>,
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+impl Eq for Held {}
+impl PartialOrd for Held {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Held {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key.cmp(&other.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::super::generator::End;
+    use super::*;
+    use crate::packet::LinkType;
+
+    /// A flow of `n` packets from `start`, `gap` apart.
+    fn flow(index: u64, start: Timestamp, n: usize, gap: i64) -> GeneratedFlow {
+        let packet = |i| Packet {
+            ts: start.plus_nanos(i as i64 * gap),
+            linktype: LinkType::RAW,
+            len: 1,
+            data: vec![index as u8],
+        };
+        GeneratedFlow {
+            index,
+            label: LabelId(0),
+            start,
+            tokens: Vec::new(),
+            prompt_tokens: 0,
+            packets: (0..n).map(packet).collect(),
+            malformed_packets: 0,
+            end: End::Finished,
+        }
+    }
+
+    fn arrivals() -> Arrivals {
+        Arrivals::new(Timestamp(1_000_000_000), 100.0, 5).unwrap()
+    }
+
+    /// `count` flows of 20 packets, 3 ms apart, at 100 flows/s.
+    fn flows(count: u64) -> impl Iterator<Item = GeneratedFlow> {
+        arrivals().take(count as usize).enumerate().map(|(i, start)| flow(i as u64, start, 20, 3_000_000))
+    }
+
+    #[test]
+    fn gaps_are_exponential_with_the_asked_rate() {
+        let times: Vec<i64> = arrivals().take(20_001).map(|t| t.0).collect();
+        assert_eq!(times[0], 1_000_000_000);
+        let gaps: Vec<f64> = times.windows(2).map(|w| (w[1] - w[0]) as f64 * 1e-9).collect();
+        let mean = gaps.iter().sum::<f64>() / 20_000.0;
+        // Standard error 0.01 / sqrt(20,000) = 7e-5; four of them.
+        assert!((mean - 0.01).abs() < 2.9e-4, "{mean}");
+        // A share 1/e of exponential gaps is longer than the mean; standard error 0.0034.
+        let long = gaps.iter().filter(|g| **g > 0.01).count() as f64 / 20_000.0;
+        assert!((long - (-1f64).exp()).abs() < 0.014, "{long}");
+        assert!(arrivals().zip(arrivals()).take(100).all(|(a, b)| a == b));
+        for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(Arrivals::new(Timestamp(0), rate, 0).is_err());
+        }
+    }
+
+    #[test]
+    fn packets_leave_in_time_order_and_none_is_lost() {
+        let mut source = flows(200);
+        let mut timeline = Timeline::new(|| source.next(), arrivals(), 1_000_000);
+        let out: Vec<_> = timeline.by_ref().collect();
+        assert!(out.is_sorted_by_key(|p| p.packet.ts));
+        let mut expected: Vec<_> = flows(200).flat_map(|f| f.packets).map(|p| (p.ts, p.data)).collect();
+        let mut found: Vec<_> = out.iter().map(|p| (p.packet.ts, p.packet.data.clone())).collect();
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected);
+        assert_eq!(out.iter().filter(|p| p.left == 0).count(), 200);
+        let counters = timeline.counters();
+        assert_eq!((counters.flows, counters.packets, counters.postponed_flows), (200, 4000, 0));
+        // 100 flows/s of 60 ms are 6 flows at a time, 120 packets at most each.
+        assert!(counters.held_packets_peak < 600, "{}", counters.held_packets_peak);
+    }
+
+    #[test]
+    fn a_flow_is_asked_for_only_when_its_time_has_come() {
+        let taken = Cell::new(0);
+        let mut source = flows(50);
+        let timeline = Timeline::new(|| source.next().inspect(|_| taken.set(taken.get() + 1)), arrivals(), 1_000_000);
+        let starts: Vec<Timestamp> = arrivals().take(50).collect();
+        for out in timeline {
+            let due = starts.iter().filter(|s| **s <= out.packet.ts).count();
+            assert_eq!(taken.get(), due);
+        }
+    }
+
+    #[test]
+    fn a_full_time_line_postpones_flows_and_keeps_order() {
+        let mut source = flows(200);
+        let mut timeline = Timeline::new(|| source.next(), arrivals(), 30);
+        let out: Vec<_> = timeline.by_ref().collect();
+        assert!(out.is_sorted_by_key(|p| p.packet.ts));
+        assert_eq!(out.len(), 4000);
+        let counters = timeline.counters();
+        assert!(counters.postponed_flows > 50 && counters.held_packets_peak < 50, "{counters:?}");
+        for index in 0..200 {
+            let times: Vec<_> = out.iter().filter(|p| p.flow == index).map(|p| p.packet.ts.0).collect();
+            assert!(times.windows(2).all(|w| w[1] - w[0] == 3_000_000), "gaps inside a flow stay");
+        }
+    }
+
+    #[test]
+    fn empty_flows_are_counted_and_passed_over() {
+        let mut source = arrivals().take(5).enumerate().map(|(i, s)| flow(i as u64, s, i % 2, 1));
+        let mut timeline = Timeline::new(|| source.next(), arrivals(), 10);
+        assert_eq!(timeline.by_ref().count(), 2);
+        assert_eq!(timeline.counters().empty_flows, 3);
+        assert!(timeline.next().is_none());
+    }
+}
