@@ -1,0 +1,161 @@
+//! The command line: reads arguments, runs the job, turns its outcome into words and an exit code.
+//!
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 misuse.
+
+mod bench;
+mod generate;
+mod inspect;
+mod model_args;
+mod progress;
+mod replay;
+mod train;
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Learn network traffic with a Mamba model and generate more of it
+#[derive(Debug, Parser)]
+#[command(name = "wiremamba", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    /// Threads to compute with [default: all cores]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// What to log: error, warn, info, debug, trace, or a filter such as wiremamba_daemon=debug
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "WIREMAMBA_LOG")]
+    log: String,
+    /// Show no progress bars
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a model on captures
+    Train(train::TrainArgs),
+    /// Generate packets with a model into a capture file or a pipe
+    Generate(generate::GenerateArgs),
+    /// Replay a capture, or packets fresh from a model, onto a tap
+    Replay(replay::ReplayArgs),
+    /// Show what is in a capture or a checkpoint
+    Inspect(inspect::InspectArgs),
+    /// Measure training and decoding on this machine
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What every job gets from the command line beside its own arguments.
+#[derive(Debug, Clone)]
+struct Context {
+    /// Set by SIGINT or SIGTERM: finish what is begun and stop.
+    stop: Arc<AtomicBool>,
+    quiet: bool,
+}
+
+/// Arguments that contradict each other or the data, found after parsing: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misuse(String);
+
+/// Runs the program on the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = start(&cli).and_then(|context| run(cli.command, &context));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wiremamba: {}", chain(&error));
+            ExitCode::from(if error.chain().any(|e| e.is::<Misuse>()) { 2 } else { 1 })
+        }
+    }
+}
+
+/// The messages of an error and its causes, without those that repeat what was said before them.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for message in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = message;
+        } else if !text.ends_with(&message) {
+            text = format!("{text}: {message}");
+        }
+    }
+    text
+}
+
+fn start(cli: &Cli) -> anyhow::Result<Context> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&cli.log).map_err(|e| Misuse(format!("--log: {e}")))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).without_time().init();
+    if let Some(threads) = cli.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads)).build_global()?;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // A second signal, while the first is still being obeyed, ends the process at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(Context { stop, quiet: cli.quiet })
+}
+
+fn run(command: Command, context: &Context) -> anyhow::Result<()> {
+    match command {
+        Command::Train(args) => train::run(args, context),
+        Command::Generate(args) => generate::run(args, context),
+        Command::Replay(args) => replay::run(args, context),
+        Command::Inspect(args) => inspect::run(args, context),
+        Command::Bench(command) => bench::run(command, context),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "wiremamba", &mut io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// Whether whoever read our output went away, which is a normal end of a pipe.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|e| e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+}
+
+/// Prints one JSON object to stdout.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    use io::Write;
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer(&mut stdout, value).map_err(io::Error::from)?;
+    writeln!(stdout)?;
+    Ok(())
+}
+
+/// Prints text to stdout.
+fn print_text(text: &str) -> anyhow::Result<()> {
+    use io::Write;
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_closed_pipe_is_a_normal_end_however_deep() {
+        let pipe = anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe)).context("cannot write");
+        assert!(is_closed_pipe(&pipe));
+        assert!(!is_closed_pipe(&anyhow::anyhow!("disk full")));
+    }
+}

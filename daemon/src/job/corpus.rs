@@ -1,0 +1,116 @@
+//! The captures of a job, read into labelled flows.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use wiremamba_model::codec::LabelId;
+use wiremamba_model::flow::Session;
+
+use crate::source::collection::{LabelledCapture, ManifestFilter, from_manifest, from_paths};
+use crate::source::flows::{FlowSet, Progress, ReadLimits, read_flows};
+
+/// Which captures to read, as arguments of a command.
+#[derive(Debug, Args)]
+pub struct CorpusArgs {
+    /// Captures, and folders of captures (pcap, pcapng; - is standard input). A capture's label is the folder it lies in
+    #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "manifest", conflicts_with = "manifest")]
+    pub data: Vec<PathBuf>,
+    /// List of captures as CSV with the columns path and label; paths are relative to its folder
+    #[arg(long, value_name = "CSV")]
+    pub manifest: Option<PathBuf>,
+    /// Label of everything in --data, in place of the folders' names
+    #[arg(long, value_name = "LABEL", requires = "data")]
+    pub label: Option<String>,
+    /// Only these labels
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub labels: Vec<String>,
+    /// Only rows of the manifest that state a licence
+    #[arg(long, requires = "manifest")]
+    pub licensed_only: bool,
+    /// Stop reading after this many packets
+    #[arg(long, value_name = "N")]
+    pub packets_max: Option<u64>,
+}
+
+/// Labelled flows, ready for a codec.
+#[derive(Debug)]
+pub struct Corpus {
+    set: FlowSet,
+    sessions: Vec<(LabelId, Session)>,
+}
+
+impl CorpusArgs {
+    /// The captures that the arguments name.
+    pub fn captures(&self) -> Result<Vec<LabelledCapture>> {
+        let mut captures = match &self.manifest {
+            Some(manifest) => {
+                let labels = (!self.labels.is_empty()).then(|| self.labels.clone());
+                from_manifest(manifest, &ManifestFilter { labels, licensed_only: self.licensed_only })?
+            }
+            None => from_paths(&self.data, self.label.as_deref())?,
+        };
+        if !self.labels.is_empty() {
+            captures.retain(|c| self.labels.contains(&c.label));
+            anyhow::ensure!(!captures.is_empty(), "no capture has one of the labels {}", self.labels.join(", "));
+        }
+        Ok(captures)
+    }
+}
+
+impl Corpus {
+    /// Reads all captures. Those that cannot be read are logged and left out; it is an error only when none can.
+    pub fn read(args: &CorpusArgs, progress: impl FnMut(&Progress)) -> Result<Self> {
+        let captures = args.captures()?;
+        let mut limits = ReadLimits::default();
+        if let Some(packets) = args.packets_max {
+            limits.packets_max = packets;
+        }
+        let mut set = read_flows(&captures, &limits, progress).context("cannot read the captures")?;
+        for warning in &set.warnings {
+            tracing::warn!(capture = %warning.path.display(), "{}", warning.problem);
+        }
+        if set.captures_left_out > 0 {
+            tracing::warn!(captures = set.captures_left_out, "left out: the limit on packets or bytes was reached");
+        }
+        let label = |index: usize| LabelId(u16::try_from(index).unwrap_or(u16::MAX));
+        anyhow::ensure!(set.labels.len() < usize::from(u16::MAX), "{} labels are too many", set.labels.len());
+        let flows = std::mem::take(&mut set.flows);
+        let sessions = flows.into_iter().map(|f| (label(f.label), Session::from(f.flow))).collect();
+        Ok(Self { set, sessions })
+    }
+
+    /// The labels, sorted, in the order of [`LabelId`].
+    pub fn labels(&self) -> &[String] {
+        &self.set.labels
+    }
+
+    /// The flows with their labels.
+    pub fn sessions(&self) -> &[(LabelId, Session)] {
+        &self.sessions
+    }
+
+    /// What was read, without the flows.
+    pub fn summary(&self) -> &FlowSet {
+        &self.set
+    }
+
+    /// The flows with their labels' places in `labels`, for a codec that was made on other captures.
+    ///
+    /// # Errors
+    /// A label that is not in `labels`.
+    pub fn into_sessions(self, labels: &[String]) -> Result<Vec<(LabelId, Session)>> {
+        let ids = self
+            .set
+            .labels
+            .iter()
+            .map(|label| {
+                let place = labels.iter().position(|l| l == label);
+                let place = place
+                    .with_context(|| format!("the model knows no label {label}; it knows {}", labels.join(", ")))?;
+                Ok(LabelId(u16::try_from(place)?))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(self.sessions.into_iter().map(|(id, session)| (ids[usize::from(id.0)], session)).collect())
+    }
+}

@@ -1,0 +1,156 @@
+//! Opening a checkpoint to generate from it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use wiremamba_model::checkpoint::Checkpoint;
+use wiremamba_model::codec::{Codec, LabelId, Token};
+use wiremamba_model::device::Device;
+use wiremamba_model::engine::CpuEngine;
+use wiremamba_model::flow::Session;
+use wiremamba_model::generate::{Arrivals, GenerateOptions, Generator, Request, Sampling};
+use wiremamba_model::packet::Timestamp;
+
+use crate::source::flows::{ReadLimits, read_flows};
+use crate::source::model::ModelSource;
+
+/// How to generate, as arguments of a command.
+#[derive(Debug, Args)]
+pub struct SamplingArgs {
+    /// Label of the flows; may be given several times, and they take turns [default: all labels of the model]
+    #[arg(long = "label", value_name = "LABEL")]
+    pub labels: Vec<String>,
+    /// Stop after this many flows
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub flows: Option<u64>,
+    /// Stop after this many packets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub packets: Option<u64>,
+    /// Begin each flow with the first packet of a flow of this capture
+    #[arg(long, value_name = "CAPTURE")]
+    pub prompt: Option<PathBuf>,
+    /// Packets of a flow that --prompt takes
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "prompt")]
+    pub prompt_packets: usize,
+    /// Below 1 more usual, above 1 more unusual tokens; 0 takes the likeliest
+    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    pub temperature: f32,
+    /// Draw among the K likeliest tokens; 0 is all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub top_k: usize,
+    /// Draw among the likeliest tokens that make up this share
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Same seed, same packets
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Flows decoded in one batch; a different number gives the same flows, up to rounding
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub streams: usize,
+    /// Most packets of a flow
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub flow_packets_max: usize,
+    /// Most tokens of a flow
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub flow_tokens_max: usize,
+    /// New flows a second, on average
+    #[arg(long, value_name = "RATE", default_value_t = 20.0)]
+    pub flows_per_second: f64,
+    /// Time of the first packet, in seconds since 1970
+    #[arg(long, value_name = "SECONDS", default_value_t = 1_700_000_000)]
+    pub start: i64,
+    /// Where to compute: auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: Device,
+}
+
+/// A checkpoint with its codec.
+pub struct Model {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Its codec.
+    pub codec: Arc<dyn Codec>,
+}
+
+/// Opens a checkpoint that can generate.
+pub fn open(path: &Path) -> Result<Model> {
+    let mut checkpoint = Checkpoint::load(path)?;
+    let codec = checkpoint.codec.take().with_context(|| {
+        format!(
+            "{} has no wiremamba.json: it was not trained by wiremamba, so nobody knows its packets",
+            path.display()
+        )
+    })?;
+    Ok(Model { checkpoint, codec: Arc::from(codec) })
+}
+
+/// The packets that `args` ask `path` for, as a source.
+pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
+    let (_, device) = args.device.resolve()?;
+    let Model { checkpoint, codec } = open(path)?;
+    tracing::info!(device, model = %checkpoint.path.display(), "generating");
+    let labels = label_ids(&args.labels, codec.as_ref())?;
+    let prompts = match &args.prompt {
+        Some(capture) => prompts(capture, args.prompt_packets, &labels, codec.as_ref())?,
+        None => Vec::new(),
+    };
+    let options = GenerateOptions {
+        // No more streams than flows: the rest would compute for nobody.
+        streams: args.flows.map_or(args.streams, |flows| args.streams.min(flows as usize)),
+        seed: args.seed,
+        sampling: Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p },
+        tokens_max: args.flow_tokens_max,
+        packets_max: args.flow_packets_max.min(args.packets.map_or(usize::MAX, |p| p as usize)),
+    };
+    let arrivals = Arrivals::new(Timestamp::from_parts(args.start, 0), args.flows_per_second, args.seed)?;
+    let starts = arrivals.clone();
+    let requests = starts.enumerate().map(move |(i, start)| match prompts.get(i % prompts.len().max(1)) {
+        Some((label, tokens)) => Request { label: *label, prompt: Some(tokens.clone()), start },
+        None => Request { label: labels[i % labels.len()], prompt: None, start },
+    });
+    let requests: Box<dyn Iterator<Item = Request> + Send> = match args.flows {
+        Some(flows) => Box::new(requests.take(flows as usize)),
+        None => Box::new(requests),
+    };
+    let engine = CpuEngine::new(checkpoint.params)?;
+    let generator = Generator::new(Box::new(engine), codec, options, requests)?;
+    Ok(ModelSource::new(generator, arrivals, args.packets))
+}
+
+/// The labels asked for by name, or all.
+fn label_ids(names: &[String], codec: &dyn Codec) -> Result<Vec<LabelId>> {
+    let known = codec.labels();
+    if names.is_empty() {
+        ensure!(!known.is_empty(), "the model has no labels");
+        return Ok((0..known.len()).map(|i| LabelId(i as u16)).collect());
+    }
+    let id = |name: &String| {
+        let place = known.iter().position(|k| k == name);
+        place
+            .map(|i| LabelId(i as u16))
+            .with_context(|| format!("the model knows no label {name}; it knows {}", known.join(", ")))
+    };
+    names.iter().map(id).collect()
+}
+
+/// Prompts made of the first packets of each flow in `capture`; labels take turns.
+fn prompts(
+    capture: &Path,
+    packets: usize,
+    labels: &[LabelId],
+    codec: &dyn Codec,
+) -> Result<Vec<(LabelId, Vec<Token>)>> {
+    let captures = crate::source::collection::from_paths(&[capture.to_owned()], None)?;
+    let set = read_flows(&captures, &ReadLimits::default(), |_| {}).context("cannot read --prompt")?;
+    let prompt = |(i, flow): (usize, crate::source::flows::LabelledFlow)| {
+        let mut tokens = Vec::new();
+        let label = labels[i % labels.len()];
+        codec.encode_prompt(label, &Session::from(flow.flow), packets, &mut tokens);
+        (label, tokens)
+    };
+    let prompts: Vec<_> = set.flows.into_iter().enumerate().map(prompt).filter(|(_, t)| t.len() > 1).collect();
+    ensure!(!prompts.is_empty(), "{} holds no flow to prompt with", capture.display());
+    Ok(prompts)
+}

@@ -1,0 +1,249 @@
+use std::time::Instant;
+
+use wiremamba_model::packet::{LinkType, Timestamp};
+
+use super::*;
+use crate::sink::tap::TapError;
+use crate::sink::{DeviceCounters, SinkReport};
+
+/// Gives its packets and then ends, or fails.
+struct Given {
+    packets: std::vec::IntoIter<Packet>,
+    fails: bool,
+}
+
+impl PacketSource for Given {
+    fn next_packet(&mut self) -> Result<Next, SourceError> {
+        match self.packets.next() {
+            Some(packet) => Ok(Next::Packet(packet)),
+            None if self.fails => Err(SourceError::Empty { name: "cut".into() }),
+            None => Ok(Next::End),
+        }
+    }
+}
+
+/// Has nothing, for ever.
+struct Silent;
+
+impl PacketSource for Silent {
+    fn next_packet(&mut self) -> Result<Next, SourceError> {
+        Ok(Next::Idle)
+    }
+}
+
+/// Remembers what it was given; refuses packets without data, and breaks after `breaks_after`.
+#[derive(Default)]
+struct Kept {
+    packets: Vec<Packet>,
+    breaks_after: Option<usize>,
+    report: SinkReport,
+}
+
+impl PacketSink for Kept {
+    fn send(&mut self, packet: &Packet) -> Result<(), SinkError> {
+        if packet.data.is_empty() {
+            *self.report.refused.entry("empty").or_default() += 1;
+            return Ok(());
+        }
+        if self.breaks_after == Some(self.packets.len()) {
+            return Err(TapError::Gone { name: "wm0".into() }.into());
+        }
+        self.packets.push(packet.clone());
+        self.report.packets += 1;
+        self.report.bytes += packet.data.len() as u64;
+        Ok(())
+    }
+
+    fn report(&self) -> &SinkReport {
+        &self.report
+    }
+
+    fn finish(&mut self) -> Result<SinkReport, SinkError> {
+        self.report.device = Some(DeviceCounters { rx_packets: self.report.packets, rx_dropped: 0 });
+        Ok(self.report.clone())
+    }
+}
+
+/// `n` packets of 100 bytes, `gap_us` apart; the first byte counts them.
+fn packets(n: usize, gap_us: i64) -> Vec<Packet> {
+    let packet = |i: usize| Packet {
+        ts: Timestamp(1_700_000_000_000_000_000 + i as i64 * gap_us * 1000),
+        linktype: LinkType::ETHERNET,
+        len: 100,
+        data: vec![i as u8; 100],
+    };
+    (0..n).map(packet).collect()
+}
+
+fn given(packets: &[Packet], fails: bool) -> Box<dyn PacketSource> {
+    let packets = packets.to_vec();
+    Box::new(Given { packets: packets.into_iter(), fails })
+}
+
+fn replay(packets: &[Packet], sink: &mut Kept, options: &ReplayOptions) -> Result<ReplayCounters, ReplayError> {
+    let open = || Ok(given(packets, false));
+    run(open, sink, options, &AtomicBool::new(false), |_| {})
+}
+
+fn at(pace: Pace) -> ReplayOptions {
+    ReplayOptions { pace, ..ReplayOptions::default() }
+}
+
+#[test]
+fn every_packet_leaves_in_order_and_not_before_its_time() {
+    let packets = packets(100, 500);
+    for (pace, least_s) in [
+        (Pace::Capture { multiplier: 1.0 }, 0.0495),
+        (Pace::Capture { multiplier: 5.0 }, 0.0099),
+        (Pace::PacketsPerSecond(2000.0), 0.0495),
+        (Pace::MegabitsPerSecond(1.6), 0.0495), // 800 bits at 1.6 Mbit/s are 500 µs
+        (Pace::TopSpeed, 0.0),
+    ] {
+        let mut sink = Kept::default();
+        let counters = replay(&packets, &mut sink, &at(pace)).unwrap();
+        assert_eq!(sink.packets, packets, "{pace:?}");
+        assert_eq!((counters.sent, counters.bytes, counters.loops), (100, 10_000, 1));
+        assert_eq!((counters.ended, counters.device_rx_packets), (Ended::Source, Some(100)));
+        assert!(counters.duration_s >= least_s, "{pace:?}: {}", counters.duration_s);
+    }
+}
+
+#[test]
+fn passes_open_the_source_again() {
+    let packets = packets(3, 10);
+    let mut sink = Kept::default();
+    let options = ReplayOptions { loops: 4, ..ReplayOptions::default() };
+    let counters = replay(&packets, &mut sink, &options).unwrap();
+    assert_eq!((counters.sent, counters.loops, counters.ended), (12, 4, Ended::Source));
+    assert_eq!(sink.packets, [&packets[..]; 4].concat());
+}
+
+#[test]
+fn endless_passes_end_at_the_limit_and_at_an_empty_source() {
+    let mut sink = Kept::default();
+    let options = ReplayOptions { loops: 0, limit: Some(50), ..at(Pace::TopSpeed) };
+    let counters = replay(&packets(3, 10), &mut sink, &options).unwrap();
+    assert_eq!((counters.sent, counters.loops, counters.ended), (50, 16, Ended::Limit));
+
+    let options = ReplayOptions { loops: 0, ..at(Pace::TopSpeed) };
+    let counters = replay(&[], &mut Kept::default(), &options).unwrap();
+    assert_eq!((counters.sent, counters.duration_s, counters.ended), (0, 0.0, Ended::Source));
+}
+
+#[test]
+fn the_duration_ends_an_endless_job() {
+    for pace in [Pace::TopSpeed, Pace::PacketsPerSecond(1000.0), Pace::Capture { multiplier: 1.0 }] {
+        let options = ReplayOptions { loops: 0, duration: Some(Duration::from_millis(30)), ..at(pace) };
+        let counters = replay(&packets(100, 1000), &mut Kept::default(), &options).unwrap();
+        assert_eq!(counters.ended, Ended::Duration, "{pace:?}");
+        if pace != Pace::TopSpeed {
+            assert!(counters.sent <= 31, "{pace:?}: {}", counters.sent);
+        }
+    }
+}
+
+#[test]
+fn a_packet_due_after_the_duration_is_not_waited_for() {
+    let begin = Instant::now();
+    let options = ReplayOptions { duration: Some(Duration::from_millis(1)), ..ReplayOptions::default() };
+    let counters = replay(&packets(2, 30_000_000), &mut Kept::default(), &options).unwrap();
+    assert_eq!((counters.sent, counters.ended), (1, Ended::Duration));
+    assert!(begin.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn refused_packets_are_counted_and_the_rest_is_sent() {
+    let mut packets = packets(10, 10);
+    packets[3].data.clear();
+    packets[7].data.clear();
+    let mut sink = Kept::default();
+    let counters = replay(&packets, &mut sink, &ReplayOptions::default()).unwrap();
+    assert_eq!((counters.sent, counters.refused, counters.refused_by["empty"]), (8, 2, 2));
+    // All refused, endless: the limit counts what was taken, so this ends.
+    let options = ReplayOptions { loops: 0, limit: Some(20), ..ReplayOptions::default() };
+    let counters = replay(&packets[3..4], &mut Kept::default(), &options).unwrap();
+    assert_eq!((counters.sent, counters.refused), (0, 20));
+}
+
+#[test]
+fn a_broken_sink_ends_the_job_with_what_was_sent() {
+    let mut sink = Kept { breaks_after: Some(5), ..Kept::default() };
+    let error = replay(&packets(10, 10), &mut sink, &ReplayOptions::default()).unwrap_err();
+    let counters = error.counters().unwrap();
+    assert_eq!((counters.sent, counters.device_rx_packets, counters.ended), (5, Some(5), Ended::Failed));
+    assert_eq!(error.to_string(), "replay failed after 5 packets sent");
+}
+
+#[test]
+fn a_broken_source_ends_the_job_after_its_good_packets() {
+    let open = || -> Result<Box<dyn PacketSource>, SourceError> {
+        Ok(Box::new(Given { packets: packets(4, 10).into_iter(), fails: true }))
+    };
+    let mut sink = Kept::default();
+    let error = run(open, &mut sink, &ReplayOptions::default(), &AtomicBool::new(false), |_| {}).unwrap_err();
+    assert!(matches!(error, ReplayError::Source { .. }));
+    assert_eq!((error.counters().unwrap().sent, sink.packets.len()), (4, 4));
+}
+
+#[test]
+fn a_bad_rate_is_refused_before_the_source_is_opened() {
+    let open = || -> Result<Box<dyn PacketSource>, SourceError> { panic!("opened") };
+    let options = at(Pace::PacketsPerSecond(-3.0));
+    let error = run(open, &mut Kept::default(), &options, &AtomicBool::new(false), |_| {}).unwrap_err();
+    assert_eq!(error.to_string(), "--pps is -3, but must be a number above 0");
+    assert!(error.counters().is_none());
+}
+
+/// Raises the flag after 50 ms and returns how long the job went on after that.
+fn stop_while(mut open: impl FnMut() -> Box<dyn PacketSource>, options: &ReplayOptions) -> (ReplayCounters, Duration) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let raised = scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            stop.store(true, Ordering::Relaxed);
+            Instant::now()
+        });
+        let counters = run(|| Ok(open()), &mut Kept::default(), options, &stop, |_| {}).unwrap();
+        let ended = Instant::now();
+        (counters, ended - raised.join().unwrap())
+    })
+}
+
+/// The promise is 100 ms; a machine shared with others gets ten times that, an hour's gap would still show.
+#[test]
+fn a_stop_in_a_long_gap_or_a_silent_source_or_a_start_delay_is_prompt() {
+    let two = || -> Box<dyn PacketSource> {
+        Box::new(Given { packets: packets(2, 3_600_000_000).into_iter(), fails: false })
+    };
+    let hour = Duration::from_secs(3600);
+    let long_gap = ReplayOptions { gap_max: hour, ..ReplayOptions::default() };
+    let (counters, after) = stop_while(two, &long_gap);
+    assert_eq!((counters.sent, counters.ended), (1, Ended::Stopped));
+    assert!(after < Duration::from_secs(1), "{after:?}");
+
+    let (counters, after) = stop_while(|| Box::new(Silent), &ReplayOptions::default());
+    assert_eq!((counters.sent, counters.ended), (0, Ended::Stopped));
+    assert!(after < Duration::from_secs(1), "{after:?}");
+
+    let delayed = ReplayOptions { start_delay: hour, ..ReplayOptions::default() };
+    let (counters, after) = stop_while(two, &delayed);
+    assert_eq!((counters.sent, counters.ended), (0, Ended::Stopped));
+    assert!(after < Duration::from_secs(1), "{after:?}");
+}
+
+#[test]
+fn reports_come_in_gaps_and_between_packets_and_never_go_back() {
+    for (pace, n, gap_us) in [(Pace::Capture { multiplier: 1.0 }, 2, 100_000), (Pace::PacketsPerSecond(5000.0), 500, 0)]
+    {
+        let mut seen = Vec::new();
+        let options = ReplayOptions { report_every: Duration::from_millis(20), ..at(pace) };
+        let given = packets(n, gap_us);
+        let open = || -> Result<Box<dyn PacketSource>, SourceError> {
+            Ok(Box::new(Given { packets: given.clone().into_iter(), fails: false }))
+        };
+        run(open, &mut Kept::default(), &options, &AtomicBool::new(false), |c| seen.push(c.clone())).unwrap();
+        assert!(!seen.is_empty(), "{pace:?}");
+        assert!(seen.windows(2).all(|w| w[0].sent <= w[1].sent && w[0].duration_s < w[1].duration_s));
+        assert!(seen.iter().all(|c| c.ended == Ended::Running));
+    }
+}

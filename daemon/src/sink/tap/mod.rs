@@ -1,0 +1,359 @@
+//! A tap interface as a sink: every packet sent here *arrives* on the interface, as if from a cable.
+//!
+//! The sink holds the tap's file and writes Ethernet frames to it; the kernel receives them on the interface, so
+//! a sniffer, an IDS or the host's own stack sees them as incoming. That is the opposite of sending through a
+//! packet socket, which moves frames *towards* whoever holds the file; on a tap that nobody holds they vanish
+//! without an error. Pacing is the job of [`crate::replay`].
+
+mod error;
+mod frame;
+mod link;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc;
+use wiremamba_model::flow::to_ethernet;
+use wiremamba_model::packet::{LinkType, Packet};
+
+use super::{DeviceCounters, PacketSink, SinkError, SinkReport};
+use crate::sys;
+use frame::{ETHERNET_HEADER, Refusal, check_frame};
+use link::Link;
+
+pub use error::TapError;
+pub use frame::{
+    REFUSED_BUSY, REFUSED_KERNEL, REFUSED_NOT_ETHERNET, REFUSED_TOO_LONG, REFUSED_TOO_SHORT, REFUSED_TRUNCATED,
+};
+
+/// Smallest MTU the kernel takes for a tap (`ETH_MIN_MTU`).
+pub const MTU_MIN: u32 = 68;
+/// Largest MTU the kernel takes for a tap: 65,535 less the Ethernet header (`tun_net_initialize`).
+pub const MTU_MAX: u32 = 65_521;
+/// Tries to write one frame while the kernel is out of memory or buffers.
+const WRITE_TRIES: u32 = 4;
+/// Wait between two such tries.
+const WRITE_PAUSE: Duration = Duration::from_micros(50);
+
+/// What to do with a packet of which the capture holds only the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Truncated {
+    /// Fill it with zeros to its length on the wire, so that sizes and rates are those of the traffic. Headers
+    /// stay true to their length fields; checksums over the missing bytes are wrong. Counted as `padded`.
+    #[default]
+    Pad,
+    /// Refuse it.
+    Skip,
+}
+
+/// Which tap, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TapOptions {
+    /// Interface name, 1 to 15 bytes. Created if there is none.
+    pub name: String,
+    /// Keep a tap that this sink creates when the sink is dropped. A tap that existed stays in any case.
+    pub persist: bool,
+    /// MTU to set, 68 to 65,521 bytes; `None` leaves it as it is, which is 1500 for a new tap. Frames longer than
+    /// MTU + 14 (+ 4 for each of up to two VLAN tags) are refused.
+    pub mtu: Option<u32>,
+    /// What to do with truncated packets.
+    pub truncated: Truncated,
+}
+
+/// A held tap. Dropping it detaches; a tap it created without `persist` is gone then.
+#[derive(Debug)]
+pub struct TapSink {
+    tun: File,
+    name: String,
+    index: i32,
+    created: bool,
+    ipv6_quiet: bool,
+    mtu: u32,
+    truncated: Truncated,
+    scratch: Vec<u8>,
+    report: SinkReport,
+    /// Longest frame refused as too long, in bytes.
+    longest_refused: usize,
+    /// The device's counters when the sink was opened.
+    before: DeviceCounters,
+}
+
+impl TapSink {
+    /// Opens the tap in the calling thread's network namespace: creates it if absent, sets the MTU if asked,
+    /// brings it up.
+    ///
+    /// On a tap that it creates, IPv6 is switched off first, because the kernel would otherwise send router
+    /// solicitations and multicast reports of its own between the packets. A tap that existed keeps its settings.
+    pub fn open(options: &TapOptions) -> Result<Self, TapError> {
+        let name = options.name.as_str();
+        check_name(name)?;
+        if let Some(mtu) = options.mtu.filter(|mtu| !(MTU_MIN..=MTU_MAX).contains(mtu)) {
+            return Err(TapError::Mtu { mtu, min: MTU_MIN, max: MTU_MAX });
+        }
+        let look = |source| TapError::Configure { name: name.to_owned(), what: "look at", source };
+
+        let existing = Link::by_name(name).map_err(look)?;
+        if let Some(link) = existing.as_ref().filter(|l| l.tun_type != Some(libc::IFF_TAP as u8)) {
+            return Err(TapError::not_a_tap(name, &link.kind, link.tun_type));
+        }
+        let created = existing.is_none();
+        let mut flags = libc::IFF_TAP | libc::IFF_NO_PI;
+        if existing.is_some_and(|l| l.multi_queue) {
+            flags |= libc::IFF_MULTI_QUEUE;
+        }
+        // Non-blocking: a full buffer shall be counted, not waited for without an end.
+        let tun = {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            let mut open = std::fs::OpenOptions::new();
+            open.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+            open.open("/dev/net/tun").map_err(TapError::tun_device)?
+        };
+        sys::attach_tun(&tun, name, flags as i16).map_err(|errno| TapError::attach(name, created, errno))?;
+
+        let ipv6_quiet = created && disable_ipv6(name);
+        let link = Link::by_name(name).map_err(look)?.ok_or_else(|| TapError::Gone { name: name.to_owned() })?;
+        let configure = |what| move |source| TapError::Configure { name: name.to_owned(), what, source };
+        if let Some(mtu) = options.mtu.filter(|&mtu| mtu != link.mtu) {
+            link::set_mtu(link.index, mtu).map_err(configure("set the MTU of"))?;
+        }
+        if !link.up {
+            link::set_up(link.index).map_err(configure("bring up"))?;
+        }
+        if created && options.persist {
+            sys::set_tun_persistent(&tun, true).map_err(configure("keep"))?;
+        }
+        let link = Link::by_index(link.index).map_err(look)?.ok_or_else(|| TapError::Gone { name: name.to_owned() })?;
+        if !link.up {
+            return Err(TapError::Down { name: name.to_owned() });
+        }
+        tracing::info!(tap = name, created, mtu = link.mtu, ipv6_quiet, "tap open");
+        Ok(Self {
+            tun,
+            name: name.to_owned(),
+            index: link.index,
+            created,
+            ipv6_quiet,
+            mtu: link.mtu,
+            truncated: options.truncated,
+            scratch: Vec::new(),
+            report: SinkReport::default(),
+            longest_refused: 0,
+            before: link.counters,
+        })
+    }
+
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether this sink created the interface.
+    pub fn created(&self) -> bool {
+        self.created
+    }
+
+    /// Whether IPv6 is off on it because this sink switched it off, so that the kernel adds no packets of its own.
+    pub fn ipv6_quiet(&self) -> bool {
+        self.ipv6_quiet
+    }
+
+    /// The interface's MTU in bytes, as it was when the sink was opened.
+    pub fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
+    fn try_send(&mut self, packet: &Packet) -> Result<(), Stop> {
+        if packet.linktype == LinkType::ETHERNET {
+            return self.send_ethernet(packet);
+        }
+        let frame = to_ethernet(packet).ok_or(Refusal::NotEthernet)?;
+        self.send_ethernet(&frame)?;
+        self.report.reframed += 1;
+        Ok(())
+    }
+
+    fn send_ethernet(&mut self, packet: &Packet) -> Result<(), Stop> {
+        if !packet.is_truncated() {
+            check_frame(&packet.data, packet.data.len(), self.mtu)?;
+            return self.write(&packet.data);
+        }
+        if self.truncated == Truncated::Skip {
+            return Err(Refusal::Truncated.into());
+        }
+        let len = packet.len as usize;
+        check_frame(&packet.data, len, self.mtu)?; // before the buffer grows to `len`
+        let mut frame = std::mem::take(&mut self.scratch);
+        frame.clear();
+        frame.extend_from_slice(&packet.data);
+        frame.resize(len, 0);
+        let written = self.write(&frame);
+        self.scratch = frame;
+        written?;
+        self.report.padded += 1;
+        Ok(())
+    }
+
+    fn write(&mut self, frame: &[u8]) -> Result<(), Stop> {
+        let mut tries = 0;
+        loop {
+            let error = match (&self.tun).write(frame) {
+                Ok(_) => {
+                    // The driver takes a frame as a whole or not at all.
+                    self.report.bytes += frame.len() as u64;
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            let name = || self.name.clone();
+            match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+                Errno::EINTR => {}
+                Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM => {
+                    tries += 1;
+                    if tries == WRITE_TRIES {
+                        return Err(Refusal::Busy.into());
+                    }
+                    std::thread::sleep(WRITE_PAUSE);
+                }
+                Errno::EINVAL | Errno::EMSGSIZE => return Err(Refusal::Kernel.into()),
+                Errno::EIO | Errno::ENETDOWN => return Err(self.down_or_gone().into()),
+                // The driver's answer when the interface behind the file was deleted.
+                Errno::EBADFD | Errno::ENODEV | Errno::ENXIO => return Err(TapError::Gone { name: name() }.into()),
+                source => return Err(TapError::Write { name: name(), source }.into()),
+            }
+        }
+    }
+
+    /// What the driver's answer for an interface that is not up means: the kernel takes an interface down before it
+    /// deletes it. Both happen under the lock that the question waits for, so the answer is the final one.
+    fn down_or_gone(&self) -> TapError {
+        let name = self.name.clone();
+        match Link::by_index(self.index) {
+            Ok(None) => TapError::Gone { name },
+            _ => TapError::Down { name },
+        }
+    }
+}
+
+/// Why one packet is not sent: it is refused, or the tap is of no more use.
+#[derive(Debug)]
+enum Stop {
+    Refused(Refusal),
+    Broken(TapError),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<TapError> for Stop {
+    fn from(error: TapError) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl PacketSink for TapSink {
+    /// Writes one packet as an Ethernet frame, or counts why it cannot go out. An error means that the tap is of no
+    /// more use.
+    fn send(&mut self, packet: &Packet) -> Result<(), SinkError> {
+        match self.try_send(packet) {
+            Ok(()) => self.report.packets += 1,
+            Err(Stop::Refused(refusal)) => {
+                if let Refusal::TooLong { len, .. } = refusal {
+                    self.longest_refused = self.longest_refused.max(len);
+                }
+                *self.report.refused.entry(refusal.reason()).or_default() += 1;
+            }
+            Err(Stop::Broken(error)) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn report(&self) -> &SinkReport {
+        &self.report
+    }
+
+    /// Reports what was sent, and what the device itself counted since the sink was opened. The device's numbers are
+    /// `None` when the interface is gone. The tap stays held until the sink is dropped.
+    fn finish(&mut self) -> Result<SinkReport, SinkError> {
+        let link = Link::by_index(self.index).unwrap_or_else(|errno| {
+            tracing::warn!(tap = self.name, %errno, "the tap's counters could not be read");
+            None
+        });
+        self.report.device = link.map(|link| DeviceCounters {
+            rx_packets: link.counters.rx_packets.saturating_sub(self.before.rx_packets),
+            rx_dropped: link.counters.rx_dropped.saturating_sub(self.before.rx_dropped),
+        });
+        if self.longest_refused > 0 {
+            let mtu_needed = self.longest_refused - ETHERNET_HEADER;
+            tracing::warn!(
+                tap = self.name,
+                mtu = self.mtu,
+                mtu_needed,
+                "frames were longer than the MTU allows; see --mtu"
+            );
+        }
+        Ok(self.report.clone())
+    }
+}
+
+/// Checks a name as `dev_valid_name` in the kernel does, and refuses `%`, which the kernel would take as a pattern.
+fn check_name(name: &str) -> Result<(), TapError> {
+    let why = if name.is_empty() {
+        "it is empty"
+    } else if name.len() >= libc::IFNAMSIZ {
+        "it is longer than 15 bytes"
+    } else if matches!(name, "." | "..") || name.contains(|c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace()) {
+        "it is `.` or `..`, or holds a space, `/`, `:` or `%`"
+    } else if name.contains('\0') {
+        "it holds a zero byte"
+    } else {
+        return Ok(());
+    };
+    Err(TapError::Name { name: name.to_owned(), why })
+}
+
+/// Switches IPv6 off on a new interface; `false` when that was not possible, which is no reason to stop.
+fn disable_ipv6(name: &str) -> bool {
+    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    match std::fs::write(&path, "1") {
+        Ok(()) => true,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => true, // a kernel without IPv6 is quiet, too
+        Err(error) => {
+            tracing::warn!(tap = name, %error, "IPv6 stays on: the kernel may send packets of its own on this tap");
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_before_anything_is_opened() {
+        for bad in ["", "a23456789012345x", "a b", "a/b", "..", "tap%d", "tap:1", "a\0b"] {
+            let options = TapOptions { name: bad.into(), ..TapOptions::default() };
+            assert!(matches!(TapSink::open(&options), Err(TapError::Name { .. })), "{bad:?}");
+        }
+        assert!(check_name("abcdefghijklmno").is_ok());
+    }
+
+    #[test]
+    fn an_impossible_mtu_is_an_error_with_the_range() {
+        for mtu in [0, 67, 65_522] {
+            let options = TapOptions { name: "wm0".into(), mtu: Some(mtu), ..TapOptions::default() };
+            let error = TapSink::open(&options).unwrap_err();
+            assert_eq!(error.to_string(), format!("MTU {mtu} is outside 68 to 65521"));
+        }
+    }
+
+    #[test]
+    fn loopback_is_refused_as_no_tap() {
+        let options = TapOptions { name: "lo".into(), ..TapOptions::default() };
+        assert!(matches!(TapSink::open(&options), Err(TapError::NotATap { .. })));
+    }
+}

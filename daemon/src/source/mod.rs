@@ -1,0 +1,105 @@
+//! Where packets come from: one trait, and its implementations.
+//!
+//! [`file`] reads one savefile, [`collection`] decides which savefiles a job reads and under which labels, [`flows`]
+//! reads a whole collection into labelled flows, [`model`] gives packets fresh from a checkpoint. A source judges nothing: it hands packets on as they were captured.
+
+pub mod collection;
+pub mod file;
+pub mod flows;
+pub mod model;
+
+use wiremamba_model::packet::{LinkType, Packet};
+
+/// A stream of captured packets.
+pub trait PacketSource {
+    /// The next packet, if there is one now. After [`Next::End`], or after an error, every further call returns
+    /// [`Next::End`].
+    fn next_packet(&mut self) -> Result<Next, SourceError>;
+}
+
+/// What a source has to offer at the moment; libpcap's 1, 0 and -2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// A packet.
+    Packet(Packet),
+    /// Nothing yet; ask again. Savefiles never say so.
+    Idle,
+    /// Nothing any more.
+    End,
+}
+
+/// Why a source gives no packets.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The file cannot be opened or read at all.
+    #[error("cannot open capture {name}")]
+    Open {
+        /// The file.
+        name: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file has no bytes. (A capture without packets has a file header, and is no error.)
+    #[error("capture {name} is empty: not even a file header")]
+    Empty {
+        /// The file.
+        name: String,
+    },
+    /// The file does not begin as a pcap or pcapng file does.
+    #[error("{name} is not a pcap or pcapng capture: it begins with {found}")]
+    NotACapture {
+        /// The file.
+        name: String,
+        /// Its first bytes, or what they are known to be.
+        found: String,
+    },
+    /// The file begins like a capture, but libpcap refuses its header.
+    #[error("cannot read the file header of capture {name}")]
+    Header {
+        /// The file.
+        name: String,
+        /// What libpcap said.
+        source: pcap::Error,
+    },
+    /// A pcapng file has interfaces of more than one link type, which libpcap does not read; nor does it read several
+    /// interfaces of raw IP, because it compares its own number with the file's.
+    #[error(
+        "capture {name} has interfaces of different link types, or several of raw IP, which libpcap cannot read \
+         ({packets} packets came before); split it by interface first, as with: tshark -r {name} -Y frame.interface_id==0 -w part.pcapng"
+    )]
+    MixedLinkTypes {
+        /// The file.
+        name: String,
+        /// Packets read before.
+        packets: u64,
+        /// What libpcap said.
+        source: pcap::Error,
+    },
+    /// The file is damaged. What came before was read.
+    #[error("capture {name} is damaged after packet {packets}")]
+    Damaged {
+        /// The file.
+        name: String,
+        /// Packets read before.
+        packets: u64,
+        /// What libpcap said.
+        source: pcap::Error,
+    },
+}
+
+/// The link type, as files number it, for libpcap's own number (`DLT_`) in this process.
+///
+/// They are the same but for a few old ones that differ between systems
+/// (<https://www.tcpdump.org/linktypes.html>, right column).
+pub(crate) fn linktype_of_dlt(dlt: pcap::Linktype) -> LinkType {
+    match dlt.0 {
+        11 => LinkType(100),      // DLT_ATM_RFC1483
+        12 | 14 => LinkType::RAW, // DLT_RAW: 14 on OpenBSD
+        15 => LinkType(102),      // DLT_SLIP_BSDOS
+        16 => LinkType(103),      // DLT_PPP_BSDOS
+        19 => LinkType(106),      // DLT_ATM_CLIP
+        // Numbers beyond 16 bits are not in any file.
+        other => LinkType(u16::try_from(other).unwrap_or(u16::MAX)),
+    }
+}

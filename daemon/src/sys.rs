@@ -1,0 +1,72 @@
+//! The calls to the kernel that have no safe wrapper: attaching a file to a tap, and keeping it.
+//!
+//! The one module of this crate with `unsafe`. Each function is safe to call with any argument; the rest of the
+//! tap (names, link state, counters) goes through netlink in [`crate::sink::tap`] and needs none of this.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// `_IOW('T', 202, int)` in `linux/if_tun.h`; the argument is an `ifreq` all the same.
+const TUNSETIFF: libc::c_ulong = nix::request_code_write!(b'T', 202, size_of::<libc::c_int>());
+/// `_IOW('T', 203, int)` in `linux/if_tun.h`.
+const TUNSETPERSIST: libc::c_ulong = nix::request_code_write!(b'T', 203, size_of::<libc::c_int>());
+
+nix::ioctl_readwrite_bad!(tunsetiff, TUNSETIFF, libc::ifreq);
+nix::ioctl_write_int_bad!(tunsetpersist, TUNSETPERSIST);
+
+/// Attaches an open `/dev/net/tun` to the interface `name`, which the kernel creates where there is none.
+///
+/// `flags` are the `IFF_` flags of `linux/if_tun.h`. A name that does not fit (15 bytes) is `ENAMETOOLONG`.
+pub(crate) fn attach_tun(tun: &File, name: &str, flags: i16) -> nix::Result<()> {
+    if name.len() >= libc::IFNAMSIZ {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    // SAFETY: `ifreq` is plain integers, arrays and a union of such; all zeros is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = flags;
+    // SAFETY: `tun` stays open for the call, and `request` is an initialised `ifreq` that outlives it. The kernel
+    // reads it and writes the interface's name back to its own copy and to this one, within its size; the
+    // pointer comes from an exclusive borrow.
+    unsafe { tunsetiff(tun.as_raw_fd(), &raw mut request) }?;
+    Ok(())
+}
+
+/// Sets whether the interface of `tun` outlives the file.
+pub(crate) fn set_tun_persistent(tun: &File, persistent: bool) -> nix::Result<()> {
+    // SAFETY: `tun` stays open for the call; the argument is a plain integer.
+    unsafe { tunsetpersist(tun.as_raw_fd(), libc::c_int::from(persistent)) }?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_16_bytes_is_refused_before_the_kernel_sees_it() {
+        let file = File::open("/dev/null").expect("every Linux has /dev/null");
+        assert_eq!(attach_tun(&file, "a234567890123456", 2), Err(Errno::ENAMETOOLONG));
+    }
+
+    #[test]
+    fn a_file_that_is_no_tun_is_an_error() {
+        let file = File::open("/dev/null").expect("every Linux has /dev/null");
+        assert_eq!(attach_tun(&file, "wm0", 2), Err(Errno::ENOTTY));
+        assert_eq!(set_tun_persistent(&file, true), Err(Errno::ENOTTY));
+    }
+
+    /// By hand from `_IOW` in `asm-generic/ioctl.h`: write (1) << 30 | size (4) << 16 | 'T' (0x54) << 8 | number.
+    #[test]
+    fn request_codes_are_the_kernels() {
+        assert_eq!(TUNSETIFF, 0x4004_54ca);
+        assert_eq!(TUNSETPERSIST, 0x4004_54cb);
+    }
+}
