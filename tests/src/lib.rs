@@ -1,0 +1,8 @@
+//! Support for the end-to-end tests: network namespaces, and a receiver that sees every packet of an interface.
+//!
+//! Tests that need root or `/dev/net/tun` ask [`netns::missing`] first, print what it says and skip.
+
+#![deny(unsafe_code)]
+
+pub mod netns;
+pub mod sniffer;
