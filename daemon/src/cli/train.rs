@@ -438,9 +438,8 @@ fn train_options(args: &TrainArgs) -> TrainOptions {
         held_out_share: args.held_out,
         ..TrainOptions::default()
     };
-    if let Some(max) = args.sample_tokens_max {
-        options.dataset.sample_tokens_max = max;
-    }
+    // Long samples are learned whole, window by window, as long as the state is carried.
+    options.dataset.sample_tokens_max = args.sample_tokens_max.unwrap_or(usize::MAX);
     options
 }
 

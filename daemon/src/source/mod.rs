@@ -1,6 +1,6 @@
 //! Where packets come from: one trait, and its implementations.
 //!
-//! [`file`] reads one savefile, [`collection`] decides which savefiles a job reads and under which labels, [`flows`]
+//! [`mod@file`] reads one savefile, [`collection`] decides which savefiles a job reads and under which labels, [`flows`]
 //! reads a whole collection into labelled flows, [`model`] gives packets fresh from a checkpoint. A source judges nothing: it hands packets on as they were captured.
 
 pub mod collection;

@@ -1,0 +1,71 @@
+# shellcheck shell=bash
+# What the scripts beside this file share. Source it; it does nothing by itself.
+
+say() { printf '\n== %s\n' "$*"; }
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# Runs a command as root: as it is for root, else through sudo.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "needs root for: $* (and there is no sudo)"
+    fi
+}
+
+installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q '^install ok installed$'; }
+
+# need_packages NAME...: installs the Debian packages that are missing, and says which.
+need_packages() {
+    local missing=() name
+    command -v dpkg-query >/dev/null || die "needs Debian's packages $*, and this is no Debian system"
+    for name in "$@"; do
+        installed "$name" || missing+=("$name")
+    done
+    [ ${#missing[@]} -eq 0 ] && return 0
+    [ "${NO_INSTALL:-0}" = 1 ] && die "missing packages, and --no-install was given: ${missing[*]}"
+    say "installing ${missing[*]}"
+    # No service of a package starts by itself: the scripts run what they need, in their own namespaces.
+    local policy=/usr/sbin/policy-rc.d made=0
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+        made=1
+    fi
+    local ok=1
+    as_root env DEBIAN_FRONTEND=noninteractive sh -c '
+        apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null' sh "${missing[@]}" || ok=0
+    [ $made = 1 ] && as_root rm -f "$policy"
+    [ $ok = 1 ] || die "apt-get could not install ${missing[*]}"
+}
+
+# want_packages NAME...: installs those that this Debian offers; leaves the names of the others in ABSENT.
+want_packages() {
+    local name offered=()
+    ABSENT=()
+    for name in "$@"; do
+        if installed "$name" || apt-cache policy "$name" 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+            offered+=("$name")
+        else
+            ABSENT+=("$name")
+        fi
+    done
+    if [ "${NO_INSTALL:-0}" = 1 ]; then
+        for name in "${offered[@]}"; do
+            installed "$name" || ABSENT+=("$name")
+        done
+    elif [ ${#offered[@]} -gt 0 ]; then
+        need_packages "${offered[@]}"
+    fi
+}
+
+# What the build links and compiles with, beside the Rust toolchain.
+# shellcheck disable=SC2034 # used by the scripts that source this
+BUILD_PACKAGES=(gcc g++ libc6-dev libpcap-dev pkg-config)
+
+need_cargo() { command -v cargo >/dev/null || die "needs the Rust toolchain (https://rustup.rs): no cargo in PATH"; }

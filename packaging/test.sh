@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Installs what the tests use, by Debian package name, and runs every test of the workspace.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=packaging/lib.sh
+. packaging/lib.sh
+
+usage() {
+    cat <<'EOF'
+usage: packaging/test.sh [--no-install] [-- ARGUMENTS OF cargo test]
+
+Installs the build's and the tests' Debian packages where they are missing, builds the workspace and
+runs all tests. Tests of taps and namespaces need root and make their own; they say so when they skip.
+EOF
+}
+
+NO_INSTALL=0
+while [ $# -gt 0 ]; do
+    case $1 in
+        --no-install) NO_INSTALL=1 ;;
+        -h | --help) usage; exit 0 ;;
+        --) shift; break ;;
+        *) usage >&2; exit 2 ;;
+    esac
+    shift
+done
+
+need_cargo
+need_packages "${BUILD_PACKAGES[@]}" iproute2 tcpdump
+want_packages tshark tcpreplay libndpi-bin python3 valgrind
+
+say "building and testing the workspace"
+cargo build --release --workspace
+cargo test --release --workspace --no-fail-fast "$@"
+
+say "done"
+if [ ${#ABSENT[@]} -gt 0 ]; then
+    echo "not to be had here, so not asked for their judgement: ${ABSENT[*]}"
+fi
+[ "$(id -u)" -eq 0 ] || echo "not root: the tests of taps and namespaces were skipped"
+[ -c /dev/net/tun ] || echo "no /dev/net/tun: the tests of taps were skipped"
