@@ -10,7 +10,7 @@ mod progress;
 mod replay;
 mod train;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -25,9 +25,11 @@ struct Cli {
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// What to log: error, warn, info, debug, trace, or a filter such as wiremamba_daemon=debug
-    #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "WIREMAMBA_LOG")]
-    log: String,
-    /// Show no progress bars
+    ///
+    /// [default: info, or warn with --quiet]
+    #[arg(long, global = true, value_name = "FILTER", env = "WIREMAMBA_LOG")]
+    log: Option<String>,
+    /// Show no progress bars and no informational messages
     #[arg(long, short, global = true)]
     quiet: bool,
     #[command(subcommand)]
@@ -95,7 +97,8 @@ fn chain(error: &anyhow::Error) -> String {
 }
 
 fn start(cli: &Cli) -> anyhow::Result<Context> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&cli.log).map_err(|e| Misuse(format!("--log: {e}")))?;
+    let filter = cli.log.as_deref().unwrap_or(if cli.quiet { "warn" } else { "info" });
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|e| Misuse(format!("--log: {e}")))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).without_time().init();
     if let Some(threads) = cli.threads {
         rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads)).build_global()?;

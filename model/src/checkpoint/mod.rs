@@ -6,7 +6,7 @@
 //! DIR/current -> step-00002000          switched by rename when a version is whole
 //! DIR/step-00001000/
 //! DIR/step-00002000/
-//!     config.json, model.safetensors, tokenizer.json    as Hugging Face's MambaForCausalLM has them
+//!     config.json, model.safetensors, tokenizer.json, tokenizer_config.json    as Hugging Face's MambaForCausalLM has them
 //!     wiremamba.json                                    codec, labels, metrics; digests of every other file
 //!     training.json, training.safetensors               what an exact resume needs (may be absent)
 //! ```

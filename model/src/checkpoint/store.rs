@@ -18,6 +18,13 @@ use crate::train::TrainState;
 pub(super) const VERSION_PREFIX: &str = "step-";
 /// What marks a version that is being written; such names begin with a dot as well.
 const PARTIAL_MARK: &str = ".tmp-";
+/// Tells `transformers` to take `tokenizer.json` as it is; left alone, it would guess a class that adds tokens of its own.
+const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
+const TOKENIZER_CONFIG: &str = concat!(
+    r#"{"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": false, "#,
+    r#""eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}"#,
+    "\n"
+);
 /// Tries to find a name that is not taken.
 const NAME_TRIES_MAX: u32 = 10_000;
 
@@ -128,6 +135,7 @@ impl Store {
         let config = hf_config::to_text(contents.params.config(), first, end);
         version.write(hf_config::CONFIG_FILE, |out| out.write_all(config.as_bytes()))?;
         version.write(TOKENIZER_FILE, |out| out.write_all(codec.tokenizer_json().as_bytes()))?;
+        version.write(TOKENIZER_CONFIG_FILE, |out| out.write_all(TOKENIZER_CONFIG.as_bytes()))?;
         version.write(tensors::MODEL_FILE, |out| tensors::write_params(out, contents.params))?;
         if let Some(state) = &contents.training {
             training::write(&mut version, state)?;
