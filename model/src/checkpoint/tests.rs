@@ -103,7 +103,7 @@ fn a_flipped_byte_anywhere_is_detected() {
 fn cut_and_missing_files_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = save(&Store::open(dir.path(), 1).unwrap(), &trainer(), 1).unwrap();
-    assert_eq!(names(&path).len(), 6);
+    assert_eq!(names(&path).len(), 7);
     for name in names(&path) {
         let file = path.join(&name);
         let good = fs::read(&file).unwrap();
