@@ -99,7 +99,13 @@ fn chain(error: &anyhow::Error) -> String {
 fn start(cli: &Cli) -> anyhow::Result<Context> {
     let filter = cli.log.as_deref().unwrap_or(if cli.quiet { "warn" } else { "info" });
     let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|e| Misuse(format!("--log: {e}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).with_target(false).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .init();
     if let Some(threads) = cli.threads {
         rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads)).build_global()?;
     }

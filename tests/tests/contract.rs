@@ -1,0 +1,162 @@
+//! Promise: the command line keeps the contract that scripts rely on.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use wiremamba_tests::netns::{self, Namespace};
+use wiremamba_tests::program::{command, fail, json, succeed, train_tiny};
+use wiremamba_tests::sniffer::Sniffer;
+use wiremamba_tests::traffic;
+
+/// A model trained for a moment on two labels.
+struct Trained {
+    dir: tempfile::TempDir,
+}
+
+impl Trained {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        traffic::write_two_labels(&dir.path().join("capture"), 20);
+        train_tiny(&dir.path().join("capture"), &dir.path().join("model"), 12);
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn model(&self) -> String {
+        self.path("model").to_str().unwrap().to_owned()
+    }
+
+    fn generate(&self, to: &Path, more: &[&str]) {
+        succeed(&[&["generate", "--model", &self.model(), "-q", "-w", to.to_str().unwrap()], more].concat());
+    }
+}
+
+#[test]
+fn generate_writes_as_many_packets_as_asked_for_and_the_same_for_the_same_seed() {
+    let trained = Trained::new();
+    let (a, b, c) = (trained.path("a.pcap"), trained.path("b.pcap"), trained.path("c.pcap"));
+    trained.generate(&a, &["--packets", "50", "--seed", "3"]);
+    trained.generate(&b, &["--packets", "50", "--seed", "3"]);
+    trained.generate(&c, &["--packets", "50", "--seed", "4"]);
+    assert_eq!(traffic::read(&a).len(), 50);
+    let read = |path| std::fs::read(path).unwrap();
+    assert_eq!(read(&a), read(&b));
+    assert_ne!(read(&a), read(&c));
+    let piped = succeed(&["generate", "--model", &trained.model(), "-q", "--packets", "50", "--seed", "3", "-w", "-"]);
+    assert_eq!(read(&a), piped);
+}
+
+#[test]
+fn a_prompt_begins_each_flow_with_its_first_packet() {
+    let trained = Trained::new();
+    let capture = trained.path("capture/dns/dns.pcap");
+    let out = trained.path("prompted.pcap");
+    let prompt =
+        ["--prompt", capture.to_str().unwrap(), "--label", "dns", "--flows", "3", "--flows-per-second", "0.001"];
+    trained.generate(&out, &prompt);
+    let generated = traffic::read(&out);
+    let firsts: Vec<_> = traffic::read(&capture).into_iter().step_by(8).take(3).map(|p| p.data).collect();
+    for first in &firsts {
+        assert!(generated.iter().any(|p| p.data == *first), "a flow begins with the prompt's packet");
+    }
+    assert_eq!(generated[0].data, firsts[0]);
+}
+
+#[test]
+fn bench_prints_one_json_object() {
+    for work in [
+        &["train", "--batch", "2", "--seq-len", "64", "--steps", "2"][..],
+        &["decode", "--streams", "4", "--steps", "5"][..],
+    ] {
+        let args = [&["bench"], work, &["--preset", "tiny", "--json"]].concat();
+        let report = json(&succeed(&args));
+        assert!(report["tokens_per_s"].as_f64().unwrap() > 0.0, "{report}");
+        assert!(report["peak_rss_bytes"].as_u64().unwrap() > 1 << 20, "{report}");
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_a_normal_end() {
+    let trained = Trained::new();
+    let mut generate =
+        command(&["generate", "--model", &trained.model(), "-q", "-w", "-"]).stdout(Stdio::piped()).spawn().unwrap();
+    let pipe = generate.stdout.take().unwrap();
+    let head = Command::new("head").args(["-c", "100"]).stdin(pipe).stdout(Stdio::null()).status().unwrap();
+    assert!(head.success());
+    assert!(generate.wait().unwrap().success());
+}
+
+#[test]
+fn misuse_exits_with_2_and_says_what_is_wrong() {
+    assert!(fail(2, &["train"]).contains("--out"));
+    assert!(fail(2, &["generate", "--model", "x", "-w", "y", "--packets", "0"]).contains("--packets"));
+    assert!(fail(2, &["generate", "--model", "x", "-w", "y"]).contains("--flows"));
+    assert!(fail(2, &["replay", "--tap", "t", "--pcap", "a", "--model", "b"]).contains("--model"));
+    assert!(fail(2, &["replay", "--tap", "t", "--pcap", "a", "--pps", "1", "--topspeed"]).contains("--topspeed"));
+    assert!(fail(2, &["train", "--data", "x", "--out", "y", "--keep", "0"]).contains("--keep"));
+}
+
+#[test]
+fn completions_are_scripts_that_the_shell_takes() {
+    let script = succeed(&["completions", "bash"]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wiremamba.bash");
+    std::fs::write(&path, script).unwrap();
+    assert!(Command::new("bash").arg("-n").arg(&path).status().unwrap().success());
+}
+
+/// What a packet socket on the tap sees while `replay` runs with `args`, and the object that it prints last.
+fn replay(args: &[&str], packets: usize) -> (Vec<Vec<u8>>, serde_json::Value) {
+    let namespace = Namespace::new().unwrap();
+    namespace.ip(&["tuntap", "add", "dev", "wmtap0", "mode", "tap"]).unwrap();
+    // A tap that somebody brought up beforehand keeps its settings: be quiet before that.
+    let quiet = namespace.command("sysctl").args(["-qw", "net.ipv6.conf.wmtap0.disable_ipv6=1"]).status();
+    assert!(quiet.is_ok());
+    namespace.ip(&["link", "set", "wmtap0", "up"]).unwrap();
+    let program = wiremamba_tests::program::path();
+    let (seen, stdout) = namespace.run(|| {
+        let mut sniffer = Sniffer::open("wmtap0").unwrap();
+        let child = Command::new(program)
+            .args([&["replay", "--tap", "wmtap0", "--json", "-q"], args].concat())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let seen = sniffer.take(packets, Duration::from_secs(20)).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        (seen, output.stdout)
+    });
+    let last = stdout.split(|b| *b == b'\n').rfind(|line| !line.is_empty()).unwrap().to_vec();
+    (seen, json(&last))
+}
+
+#[test]
+fn replay_ends_with_a_json_object_and_a_model_replays_what_it_generates() {
+    if let Some(what) = netns::missing() {
+        eprintln!("skipped: {what}");
+        return;
+    }
+    let trained = Trained::new();
+    let file = trained.path("generated.pcap");
+    let how = ["--packets", "40", "--seed", "9"];
+    trained.generate(&file, &how);
+    // Frames shorter than an Ethernet header are refused by the tap, and an untrained model makes some.
+    let sendable = |p: &wiremamba_model::packet::Packet| p.data.len() >= 14 && p.len <= 1514;
+    let expected: Vec<Vec<u8>> = traffic::read(&file).into_iter().filter(sendable).map(|p| p.data).collect();
+
+    let (seen, counters) = replay(&["--pcap", file.to_str().unwrap(), "--topspeed"], expected.len());
+    assert_eq!(seen, expected);
+    assert_eq!(counters["sent"].as_u64().unwrap(), expected.len() as u64);
+    assert_eq!(counters["refused"].as_u64().unwrap(), 40 - expected.len() as u64);
+    for key in ["late", "duration_s"] {
+        assert!(counters[key].is_number(), "{counters}");
+    }
+    let (seen, counters) = replay(&[&["--model", &trained.model(), "--topspeed"], &how[..]].concat(), expected.len());
+    assert_eq!(seen, expected);
+    assert_eq!(counters["sent"].as_u64().unwrap(), expected.len() as u64);
+}
