@@ -146,9 +146,9 @@ pub type Requests = Box<dyn Iterator<Item = Request> + Send>;
 
 /// Decodes flows, `streams` of them in one batch.
 ///
-/// A flow that ends gives its stream to the next request. The batch always has the same size (idle streams are fed the
-/// end token), chance belongs to a flow and not to a stream, and what is decoded when follows from the requests alone: how
-/// fast flows are taken out changes nothing. Memory is bounded: at most 2 * `streams` flows are begun and not yet taken out.
+/// A flow that ends gives its stream to the next request. While more than half of the streams are idle, the batch is made
+/// smaller (idle streams are fed the end token); chance belongs to a flow and not to a stream, and a step of the network
+/// treats each stream by itself, so neither changes what a flow becomes. Memory is bounded: at most 2 * `streams` flows are begun and not yet taken out.
 pub struct Generator {
     model: Box<dyn Mamba>,
     codec: Arc<dyn Codec>,
@@ -252,6 +252,12 @@ impl Generator {
 
     /// Gives every free stream a request, as long as there are requests and the window has room.
     fn admit(&mut self) {
+        let active = self.slots.iter().filter(|s| s.flow.is_some()).count();
+        let room = (2 * self.options.streams).saturating_sub(self.window.len());
+        let wanted = if self.requests.is_some() { (active + room).min(self.options.streams) } else { active };
+        if wanted > self.slots.len() || wanted <= self.slots.len() / 2 {
+            self.resize(wanted.max(1));
+        }
         for slot in 0..self.slots.len() {
             // A request that ends at once leaves its stream free for another.
             while self.slots[slot].flow.is_none() && self.window.len() < 2 * self.options.streams {
@@ -262,6 +268,29 @@ impl Generator {
                 self.begin(slot, request);
             }
         }
+    }
+
+    /// Makes the batch one of `streams` streams, which are enough for the flows under way.
+    fn resize(&mut self, streams: usize) {
+        let config = self.model.params().config();
+        let mut state = State::new(config, streams);
+        let mut inputs = vec![self.codec.end_token(); streams];
+        let mut busy = Vec::with_capacity(streams);
+        let mut idle = Vec::new();
+        for (from, slot) in std::mem::take(&mut self.slots).into_iter().enumerate() {
+            if slot.flow.is_some() {
+                state.copy_stream(busy.len(), &self.state, from, config);
+                inputs[busy.len()] = self.inputs[from];
+                busy.push(slot);
+            } else {
+                idle.push(slot);
+            }
+        }
+        busy.extend(idle);
+        let vocab_size = self.codec.vocab_size();
+        busy.resize_with(streams, || Slot { flow: None, picker: Picker::new(vocab_size) });
+        self.logits.resize(streams * config.vocab_size, 0.0);
+        (self.slots, self.state, self.inputs) = (busy, state, inputs);
     }
 
     /// Begins a flow in a free stream: runs its prompt through the network and draws its first token.

@@ -125,5 +125,7 @@ pub trait Mamba: Send {
     fn gradients(&mut self, batch: &Batch, state: &mut State, scale: f32, gradients: &mut Params) -> Loss;
 
     /// One token for each stream: writes the logits, (b, vocab_size), and moves `state` on.
+    ///
+    /// A stream's logits do not depend on the other streams, nor on how many there are.
     fn step(&mut self, tokens: &[Token], state: &mut State, ret_logits: &mut [f32]);
 }

@@ -7,10 +7,7 @@ use super::buffers::{Buffers, LayerBuffers};
 use super::kernels::{
     ConvArgs, Isa, Matrix, PackedMatrix, ScanArgs, conv_forward, matmul, reach, rms_norm, scan_forward,
 };
-use super::weights::{PackedLayer, Weights};
-
-/// Rows up to which products run on packed weights, when there are any; beyond, a general product is as fast.
-const PACKED_ROWS_MAX: usize = 256;
+use super::weights::{Packed, PackedLayer, Weights};
 
 /// The recurrent state of one block for some streams.
 #[derive(Debug)]
@@ -36,9 +33,12 @@ pub(super) fn split_state<'a>(state: &'a mut State, config: &MambaConfig, stream
 }
 
 /// Runs all blocks and the last norm over `tokens`, (streams, l); the result is in `buffers.normed`.
+///
+/// With `packed` weights a stream's sums do not depend on how many others there are.
 pub(super) fn forward(
     isa: Isa,
     weights: &Weights,
+    packed: Option<&Packed>,
     tokens: &[Token],
     starts: &[bool],
     buffers: &mut Buffers,
@@ -47,7 +47,6 @@ pub(super) fn forward(
     let c = weights.config();
     embed(weights.embedding(), c, tokens, &mut buffers.residual);
     reach(starts, buffers.l, c.d_conv, &mut buffers.reach);
-    let packed = weights.packed.as_ref().filter(|_| tokens.len() <= PACKED_ROWS_MAX);
     for (layer, state) in state.iter_mut().enumerate() {
         let mut own = buffers.take_layer(layer);
         block(isa, weights, layer, packed.map(|p| &p.layers[layer]), starts, buffers, &mut own, state);
@@ -58,11 +57,11 @@ pub(super) fn forward(
 }
 
 /// Logits of the normed output `hidden`, (t, d_model), into `ret`, (t, vocab_size).
-pub(super) fn head(isa: Isa, weights: &Weights, hidden: &[f32], ret: &mut [f32]) {
+pub(super) fn head(isa: Isa, weights: &Weights, packed: Option<&Packed>, hidden: &[f32], ret: &mut [f32]) {
     let c = weights.config();
     let t = hidden.len() / c.d_model;
     assert_eq!(ret.len(), t * c.vocab_size, "ret_logits");
-    let packed = weights.packed.as_ref().filter(|_| t <= PACKED_ROWS_MAX).map(|p| &p.head);
+    let packed = packed.map(|p| &p.head);
     product(isa, packed, weights.embedding(), (c.vocab_size, c.d_model), (hidden, c.d_model), t, ret, false);
 }
 

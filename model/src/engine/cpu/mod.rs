@@ -83,7 +83,7 @@ impl CpuEngine {
         let (config, b) = (self.weights.params.config(), state.b);
         let buffers = Buffers::for_shape(&mut self.inference, config, b, l, false);
         let mut groups = forward::split_state(state, config, b);
-        forward::forward(self.isa, &self.weights, tokens, starts, buffers, &mut groups[0]);
+        forward::forward(self.isa, &self.weights, None, tokens, starts, buffers, &mut groups[0]);
         buffers
     }
 }
@@ -104,7 +104,7 @@ impl Mamba for CpuEngine {
         if l > 0 {
             self.infer(tokens, &vec![false; tokens.len()], l, state);
             let buffers = self.inference.as_ref().expect("infer has just filled it");
-            forward::head(self.isa, &self.weights, &buffers.normed, &mut logits);
+            forward::head(self.isa, &self.weights, None, &buffers.normed, &mut logits);
         }
         logits
     }
@@ -125,7 +125,7 @@ impl Mamba for CpuEngine {
         let config = self.weights.params.config();
         let buffers = Buffers::for_shape(&mut self.training, config, batch.b, batch.l, true);
         let mut groups = forward::split_state(state, config, batch.b);
-        forward::forward(self.isa, &self.weights, &batch.tokens, &batch.starts, buffers, &mut groups[0]);
+        forward::forward(self.isa, &self.weights, None, &batch.tokens, &batch.starts, buffers, &mut groups[0]);
         backward::backward(self.isa, &self.weights, batch, scale, buffers, gradients)
     }
 
@@ -139,7 +139,7 @@ impl Mamba for CpuEngine {
         let groups = rayon::current_num_threads().min(b / STREAMS_PER_GROUP_MIN).max(1);
         let streams = b.div_ceil(groups);
         self.step.resize_with(b.div_ceil(streams), || None);
-        let (isa, weights) = (self.isa, &self.weights);
+        let (isa, weights, packed) = (self.isa, &self.weights, self.weights.packed.as_ref());
         let states = forward::split_state(state, weights.config(), streams);
         let parts = states
             .into_par_iter()
@@ -147,8 +147,8 @@ impl Mamba for CpuEngine {
             .zip(tokens.par_chunks(streams).zip(ret_logits.par_chunks_mut(streams * vocab_size)));
         parts.for_each(|((mut state, buffers), (tokens, logits))| {
             let buffers = Buffers::for_shape(buffers, weights.config(), tokens.len(), 1, false);
-            forward::forward(isa, weights, tokens, &vec![false; tokens.len()], buffers, &mut state);
-            forward::head(isa, weights, &buffers.normed, logits);
+            forward::forward(isa, weights, packed, tokens, &vec![false; tokens.len()], buffers, &mut state);
+            forward::head(isa, weights, packed, &buffers.normed, logits);
         });
     }
 }
