@@ -36,11 +36,11 @@ impl Trained {
 }
 
 #[test]
-fn generate_writes_as_many_packets_as_asked_for_and_the_same_for_the_same_seed() {
+fn generate_writes_as_many_packets_as_asked_for_and_the_same_for_the_same_seed_whatever_the_batch() {
     let trained = Trained::new();
     let (a, b, c) = (trained.path("a.pcap"), trained.path("b.pcap"), trained.path("c.pcap"));
     trained.generate(&a, &["--packets", "50", "--seed", "3"]);
-    trained.generate(&b, &["--packets", "50", "--seed", "3"]);
+    trained.generate(&b, &["--packets", "50", "--seed", "3", "--streams", "5"]);
     trained.generate(&c, &["--packets", "50", "--seed", "4"]);
     assert_eq!(traffic::read(&a).len(), 50);
     let read = |path| std::fs::read(path).unwrap();

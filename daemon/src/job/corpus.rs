@@ -12,6 +12,7 @@ use crate::source::flows::{FlowSet, Progress, ReadLimits, read_flows};
 
 /// Which captures to read, as arguments of a command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Captures")]
 pub struct CorpusArgs {
     /// Captures, and folders of captures (pcap, pcapng; - is standard input). A capture's label is the folder it lies in
     #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "manifest", conflicts_with = "manifest")]

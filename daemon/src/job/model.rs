@@ -18,6 +18,7 @@ use crate::source::model::ModelSource;
 
 /// How to generate, as arguments of a command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Generating")]
 pub struct SamplingArgs {
     /// Label of the flows; may be given several times, and they take turns [default: all labels of the model]
     #[arg(long = "label", value_name = "LABEL")]
@@ -46,7 +47,7 @@ pub struct SamplingArgs {
     /// Same seed, same packets
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Flows decoded in one batch; a different number gives the same flows, up to rounding
+    /// Flows decoded in one batch: changes speed and memory, not the flows
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub streams: usize,
     /// Most packets of a flow

@@ -1,0 +1,258 @@
+//! `wiremamba train`: captures in, a checkpoint out.
+
+mod prepare;
+mod report;
+mod steps;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, ValueEnum};
+use wiremamba_model::checkpoint::{CheckpointError, Lineage, Store};
+use wiremamba_model::codec::bytes::Keep;
+use wiremamba_model::device::Device;
+use wiremamba_model::engine::CpuEngine;
+use wiremamba_model::mamba::{Mamba, MambaConfig, Params, Preset};
+use wiremamba_model::train::{Dataset, TrainOptions, TrainState, Trainer};
+
+use super::model_args::PresetArg;
+use super::{Context, Misuse, print_json, progress};
+use crate::job;
+use crate::job::corpus::{Corpus, CorpusArgs};
+use crate::job::model::Model;
+use prepare::{baselines, fit_codec, log_counters, plan, train_options};
+use report::{Summary, measured, print_summary};
+use steps::Run;
+
+/// `wiremamba train`
+#[derive(Debug, Args)]
+pub(super) struct TrainArgs {
+    #[command(flatten)]
+    corpus: CorpusArgs,
+    /// Folder for checkpoints; made if absent
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How packets become tokens
+    #[arg(long, value_enum, default_value_t = CodecArg::Bytes)]
+    codec: CodecArg,
+    /// Vocabulary: one token a byte, or a byte-level BPE trained on the captures
+    #[arg(long, value_enum, default_value_t = VocabArg::Byte)]
+    vocab: VocabArg,
+    /// Most tokens of a BPE vocabulary
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    bpe_vocab_max: usize,
+    /// Which bytes of a packet are kept: whole, headers, or the first N
+    #[arg(long, value_name = "whole|headers|N", default_value = "whole", value_parser = parse_keep)]
+    keep: Keep,
+    /// Size of the network
+    #[arg(long, value_enum, default_value_t = PresetArg::Small)]
+    preset: PresetArg,
+    /// Where to compute: auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: Device,
+    /// Stop after this many steps
+    #[arg(long, value_name = "N", group = "length")]
+    steps: Option<u64>,
+    /// Stop after seeing every sample this often [default: 1, when neither --steps nor --minutes is given]
+    #[arg(long, value_name = "N", group = "length")]
+    epochs: Option<f64>,
+    /// Train for this long: measures a few steps first and plans as many as fit
+    #[arg(long, value_name = "M", group = "length")]
+    minutes: Option<f64>,
+    /// Tokens in a row of a batch; the state is carried from row to row, so longer samples are learned whole
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    seq_len: usize,
+    /// Rows in a batch
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    batch: usize,
+    /// Batches whose gradients are added up before a step
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    accumulate: usize,
+    /// Largest learning rate, after warm-up
+    #[arg(long, value_name = "LR", default_value_t = 2e-3)]
+    learning_rate: f64,
+    /// Steps of linear warm-up [default: a twentieth of all, at most 500]
+    #[arg(long, value_name = "N")]
+    warmup_steps: Option<u64>,
+    /// Forget the state at the end of each row instead of carrying it to the next
+    #[arg(long)]
+    no_carry: bool,
+    /// Cut samples after this many tokens [default: never; the paper: 50000]
+    #[arg(long, value_name = "N")]
+    sample_tokens_max: Option<usize>,
+    /// Share of the flows that is held out and only measured
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
+    held_out: f64,
+    /// Seed of everything that chance decides
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Measure held-out flows every N steps, beside the end [default: only at the end]
+    #[arg(long, value_name = "N")]
+    eval_every: Option<u64>,
+    /// Write a checkpoint every N minutes, beside the end
+    #[arg(long, value_name = "M", default_value_t = 5.0)]
+    checkpoint_minutes: f64,
+    /// Checkpoints kept in --out; older ones are removed
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one)]
+    keep_checkpoints: usize,
+    /// Carry on from the last checkpoint in --out, exactly where it stopped
+    #[arg(long)]
+    resume: bool,
+    /// Leave out the byte-frequency and Markov baselines
+    #[arg(long)]
+    no_baselines: bool,
+    /// Print one JSON object at the end
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CodecArg {
+    /// The NAIC '24 paper's: every byte of every packet, in decimal
+    Bytes,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum VocabArg {
+    Byte,
+    Bpe,
+}
+
+fn at_least_one(s: &str) -> Result<usize, String> {
+    s.parse().ok().filter(|n| *n > 0).ok_or_else(|| "give a whole number from 1".to_owned())
+}
+
+fn parse_keep(s: &str) -> Result<Keep, String> {
+    match s {
+        "whole" => Ok(Keep::Whole),
+        "headers" => Ok(Keep::Headers),
+        _ => match s.parse() {
+            Ok(n) if n > 0 => Ok(Keep::First(n)),
+            _ => Err("give whole, headers or a number of bytes from 1".to_owned()),
+        },
+    }
+}
+
+pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
+    let (_, device) = args.device.resolve()?;
+    tracing::info!(device, "computing on");
+    // Opened first: a folder that cannot be written to, or that another run holds, should not cost an epoch to find out.
+    let store = Store::open(&args.out, args.keep_checkpoints)?;
+    let resumed = if args.resume { Some(Resumed::load(&args.out)?) } else { None };
+    let bar = progress::bar(context.quiet, None, "reading");
+    let corpus = Corpus::read(&args.corpus, |p| bar.set_position(p.packets))?;
+    bar.finish_and_clear();
+    let codec = match &resumed {
+        Some(resumed) => Arc::clone(&resumed.model.codec),
+        None => fit_codec(&args, &corpus, context)?,
+    };
+    let samples = corpus.into_sessions(codec.labels())?;
+    let mut options = match &resumed {
+        Some(resumed) => resumed.state.options.clone(),
+        None => train_options(&args),
+    };
+    let data = Dataset::encode(codec.as_ref(), &samples, options.dataset);
+    drop(samples);
+    log_counters(&data);
+    let (train, held_out) = data.split(options.held_out_share, options.seed);
+    ensure!(train.token_count() > 1, "no packets to learn from: the captures hold no IP flows");
+    let baselines = if args.no_baselines { Vec::new() } else { baselines(&train, &held_out, codec.as_ref()) };
+
+    let params = match &resumed {
+        Some(resumed) => resumed.model.checkpoint.params.clone(),
+        None => Params::init(&MambaConfig::preset(args.preset.into(), codec.vocab_size()), args.seed),
+    };
+    let model = CpuEngine::new(params)?;
+    if resumed.is_none() {
+        plan(&args, &train, model.params().config(), &mut options)?;
+        options.validate().map_err(|e| Misuse(e.to_string()))?;
+    }
+    let lineage = lineage(&train, &options, resumed.as_ref());
+    let preset = match &resumed {
+        Some(resumed) => resumed.model.checkpoint.about.as_ref().and_then(|a| a.preset.clone()),
+        None => Some(Preset::from(args.preset).name().to_owned()),
+    };
+    let (train_flows, train_tokens) = (train.samples().len(), train.token_count());
+    let mut trainer = Trainer::new(Box::new(model), Arc::new(train), options)?;
+    if let Some(resumed) = resumed {
+        trainer.restore(resumed.state).context("cannot carry on where the checkpoint stopped")?;
+        tracing::info!(step = trainer.steps(), "resumed");
+    }
+
+    let mut run = Run {
+        curve: open_curve(&args)?,
+        args: &args,
+        context,
+        store,
+        codec,
+        preset,
+        lineage,
+        held_out: &held_out,
+        trainer,
+        training: Duration::ZERO,
+        tokens: 0,
+    };
+    let interrupted = run.steps()?;
+    // After a signal somebody is waiting: save at once, measure another time.
+    let eval = (!interrupted).then(|| run.evaluate());
+    let checkpoint = run.save(eval.as_ref())?;
+    let summary = Summary {
+        steps: run.trainer.steps(),
+        epochs: run.trainer.epochs(),
+        interrupted,
+        train_flows,
+        held_out_flows: held_out.samples().len(),
+        train_tokens,
+        seconds: run.training.as_secs_f64(),
+        tokens_per_s: run.tokens as f64 / run.training.as_secs_f64().max(1e-9),
+        held_out: eval.as_ref().map(measured),
+        baselines,
+        checkpoint,
+    };
+    if args.json { print_json(&summary) } else { print_summary(&summary) }
+}
+
+/// What a resumed run begins with.
+struct Resumed {
+    model: Model,
+    state: TrainState<'static>,
+}
+
+impl Resumed {
+    fn load(out: &Path) -> Result<Self> {
+        let model = job::model::open(out).context("cannot resume")?;
+        let state = match model.checkpoint.load_training() {
+            Ok(state) => state,
+            Err(CheckpointError::MissingFile { .. }) => {
+                let what = format!("{} holds no training state to resume from; train without --resume", out.display());
+                return Err(Misuse(what).into());
+            }
+            Err(error) => return Err(error).context("cannot resume"),
+        };
+        Ok(Self { model, state })
+    }
+}
+
+/// What this run adds to the history of its checkpoints.
+fn lineage(train: &Dataset, options: &TrainOptions, resumed: Option<&Resumed>) -> Vec<Lineage> {
+    let about = resumed.and_then(|r| r.model.checkpoint.about.as_ref());
+    let mut lineage = about.map(|a| a.lineage.clone()).unwrap_or_default();
+    let weights = about.and_then(|a| a.files.iter().find(|f| f.name == "model.safetensors"));
+    lineage.push(Lineage {
+        job: if resumed.is_some() { "resume" } else { "train" }.to_owned(),
+        base_sha256: weights.map(|f| f.sha256.clone()),
+        seed: options.seed,
+        data_fingerprint: train.fingerprint(),
+        from_step: resumed.map_or(0, |r| r.state.step),
+    });
+    lineage
+}
+
+fn open_curve(args: &TrainArgs) -> Result<std::fs::File> {
+    let path = args.out.join("curve.jsonl");
+    let mut open = std::fs::OpenOptions::new();
+    let open = if args.resume { open.append(true) } else { open.write(true).truncate(true) };
+    open.create(true).open(&path).with_context(|| format!("cannot open {}", path.display()))
+}

@@ -1,0 +1,111 @@
+//! What is settled before the first step: codec, options, how many steps, what plain models would cost.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use wiremamba_model::codec::bytes::{BytesCodec, Vocab};
+use wiremamba_model::codec::{Codec, Token};
+use wiremamba_model::engine::CpuEngine;
+use wiremamba_model::mamba::{Batch, Mamba, MambaConfig, Params, State};
+use wiremamba_model::train::baseline::{Baseline as PlainModel, Markov, PerPosition};
+use wiremamba_model::train::{Dataset, TrainOptions};
+
+use super::super::{Context, progress};
+use super::report::Baseline;
+use super::{CodecArg, TrainArgs, VocabArg};
+use crate::job::corpus::Corpus;
+
+/// Builds the codec for the captures.
+pub(super) fn fit_codec(args: &TrainArgs, corpus: &Corpus, context: &Context) -> Result<Arc<dyn Codec>> {
+    let bar = progress::bar(context.quiet, None, "codec");
+    let vocab = match args.vocab {
+        VocabArg::Byte => Vocab::Byte,
+        VocabArg::Bpe => Vocab::Bpe,
+    };
+    let CodecArg::Bytes = args.codec;
+    let codec = BytesCodec::fit(vocab, args.bpe_vocab_max, args.keep, corpus.labels().to_vec(), corpus.sessions())?;
+    bar.finish_and_clear();
+    Ok(Arc::new(codec))
+}
+
+/// The options as the arguments give them, without what [`plan`] settles.
+pub(super) fn train_options(args: &TrainArgs) -> TrainOptions {
+    let mut options = TrainOptions {
+        batch: args.batch,
+        seq_len: args.seq_len,
+        accumulate: args.accumulate,
+        seed: args.seed,
+        carry: !args.no_carry,
+        learning_rate: args.learning_rate,
+        held_out_share: args.held_out,
+        ..TrainOptions::default()
+    };
+    // Long samples are learned whole, window by window, as long as the state is carried.
+    options.dataset.sample_tokens_max = args.sample_tokens_max.unwrap_or(usize::MAX);
+    options
+}
+
+/// Settles how many steps there will be, which the learning-rate schedule needs to know from the start.
+pub(super) fn plan(args: &TrainArgs, train: &Dataset, config: &MambaConfig, options: &mut TrainOptions) -> Result<()> {
+    let tokens_per_step = (args.batch * args.seq_len * args.accumulate) as f64;
+    options.steps = match (args.steps, args.minutes) {
+        (Some(steps), _) => steps,
+        (None, Some(minutes)) => (60.0 * minutes / seconds_per_step(args, config)?) as u64,
+        (None, None) => (args.epochs.unwrap_or(1.0) * train.token_count() as f64 / tokens_per_step).ceil() as u64,
+    }
+    .max(1);
+    options.warmup_steps = args.warmup_steps.unwrap_or((options.steps / 20).min(500));
+    Ok(())
+}
+
+/// How long a step takes here, measured on throw-away parameters of the same shape.
+fn seconds_per_step(args: &TrainArgs, config: &MambaConfig) -> Result<f64> {
+    let (b, l) = (args.batch, args.seq_len);
+    let mut engine = CpuEngine::new(Params::init(config, 0))?;
+    let mut gradients = Params::zeros(config);
+    let tokens = vec![Token(0); b * l];
+    let batch = Batch { b, l, targets: tokens.clone(), tokens, starts: vec![false; b * l] };
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        engine.gradients(&batch, &mut State::new(config, b), 0.0, &mut gradients);
+        best = best.min(begun.elapsed().as_secs_f64());
+    }
+    // Optimiser and sampler cost a few hundredths more.
+    Ok(1.05 * best * args.accumulate as f64)
+}
+
+/// What the held-out flows cost two plain models.
+pub(super) fn baselines(train: &Dataset, held_out: &Dataset, codec: &dyn Codec) -> Vec<Baseline> {
+    let (size, bytes) = (codec.vocab_size(), held_out.byte_count());
+    let Some(packet_end) = (0..size as u32).map(Token).find(|t| codec.ends_packet(*t)).filter(|_| bytes > 0) else {
+        return Vec::new();
+    };
+    let samples = || train.samples().iter().map(|s| train.tokens(s));
+    let cost = |model: &dyn PlainModel| {
+        let nats: f64 = held_out.samples().iter().map(|s| model.nats(held_out.tokens(s))).sum();
+        nats / std::f64::consts::LN_2 / bytes as f64
+    };
+    vec![
+        Baseline {
+            name: "byte frequency by position",
+            bits_per_byte: cost(&PerPosition::fit(samples(), size, packet_end)),
+        },
+        Baseline { name: "Markov of order 2", bits_per_byte: cost(&Markov::fit(samples(), size, 2)) },
+    ]
+}
+
+/// Says what the data set holds, and what its limits cut.
+pub(super) fn log_counters(data: &Dataset) {
+    let c = data.counters();
+    tracing::info!(
+        flows = data.samples().len(),
+        packets = data.packet_count(),
+        tokens = data.token_count(),
+        truncated = c.truncated_samples,
+        refused = c.refused_samples,
+        empty = c.empty_samples,
+        "encoded"
+    );
+}
