@@ -15,9 +15,10 @@ pub fn missing() -> Option<String> {
     if let Err(e) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
         return Some(format!("needs /dev/net/tun: {e}"));
     }
-    match Namespace::new() {
-        Ok(_) => None,
-        Err(e) => Some(format!("needs `ip netns add`: {e}")),
+    // Entering is more than adding: it mounts, which a plain chroot does not allow.
+    match Namespace::new().and_then(|namespace| namespace.ip(&["link", "show"])) {
+        Ok(()) => None,
+        Err(e) => Some(format!("needs `ip netns add` and `ip -n`: {e}")),
     }
 }
 
