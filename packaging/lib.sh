@@ -46,10 +46,11 @@ need_packages() {
 
 # want_packages NAME...: installs those that this Debian offers; leaves the names of the others in ABSENT.
 want_packages() {
-    local name offered=()
+    local name policy offered=()
     ABSENT=()
     for name in "$@"; do
-        if installed "$name" || apt-cache policy "$name" 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+        policy=$(apt-cache policy "$name" 2>/dev/null || true)
+        if installed "$name" || [[ $policy =~ Candidate:\ [0-9] ]]; then
             offered+=("$name")
         else
             ABSENT+=("$name")
