@@ -31,7 +31,10 @@ want_packages tshark tcpreplay libndpi-bin python3 valgrind
 
 say "building and testing the workspace"
 cargo build --release --workspace
-cargo test --release --workspace --no-fail-fast "$@"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+status=0
+cargo test --release --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 
 say "done"
 if [ ${#ABSENT[@]} -gt 0 ]; then
@@ -39,3 +42,7 @@ if [ ${#ABSENT[@]} -gt 0 ]; then
 fi
 [ "$(id -u)" -eq 0 ] || echo "not root: the tests of taps and namespaces were skipped"
 [ -c /dev/net/tun ] || echo "no /dev/net/tun: the tests of taps were skipped"
+# The sum over all test programs.
+awk '/^test result:/ { passed += $4; failed += $6; skipped += $8 }
+    END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$log"
+exit $status
