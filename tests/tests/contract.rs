@@ -91,6 +91,21 @@ fn a_closed_pipe_is_a_normal_end() {
 }
 
 #[test]
+fn a_closed_stderr_changes_nothing() {
+    let trained = Trained::new();
+    let out = trained.path("unheard.pcap");
+    let args = ["generate", "--model", &trained.model(), "--packets", "3", "-w", out.to_str().unwrap()];
+    for (args, code) in [(&args[..], 0), (&["inspect", "/nonexistent/capture"], 1)] {
+        // A pipe that nobody reads any more: every write fails.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let status = command(args).stdout(Stdio::null()).stderr(writer).status().unwrap();
+        assert_eq!(status.code(), Some(code), "wiremamba {}", args.join(" "));
+    }
+    assert_eq!(traffic::read(&out).len(), 3);
+}
+
+#[test]
 fn misuse_exits_with_2_and_says_what_is_wrong() {
     assert!(fail(2, &["train"]).contains("--out"));
     assert!(fail(2, &["generate", "--model", "x", "-w", "y", "--packets", "0"]).contains("--packets"));

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{Context, Misuse, print_json, progress};
+use super::{Context, Misuse, print_json, print_status, progress};
 use crate::job::model::{self, SamplingArgs};
 use crate::sink::savefile::{Resolution, SavefileOptions, SavefileSink};
 use crate::sink::{PacketSink, SinkError};
@@ -102,7 +102,7 @@ pub(super) fn run(args: GenerateArgs, context: &Context) -> Result<()> {
     if args.json {
         return print_json(&summary);
     }
-    eprintln!(
+    print_status(&format!(
         "{} packets of {} flows, {} bytes, in {:.1} s ({:.0} packets/s, {:.0} tokens/s); {} malformed packets dropped, {} flows cut",
         summary.packets,
         summary.flows,
@@ -112,6 +112,6 @@ pub(super) fn run(args: GenerateArgs, context: &Context) -> Result<()> {
         summary.tokens_per_s,
         summary.malformed_packets,
         summary.cut_flows
-    );
+    ));
     Ok(())
 }

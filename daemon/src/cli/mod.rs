@@ -77,7 +77,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("wiremamba: {}", chain(&error));
+            print_status(&format!("wiremamba: {}", chain(&error)));
             ExitCode::from(if error.chain().any(|e| e.is::<Misuse>()) { 2 } else { 1 })
         }
     }
@@ -105,6 +105,8 @@ fn start(cli: &Cli) -> anyhow::Result<Context> {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .without_time()
+        // Otherwise a closed stderr makes it panic while complaining about the closed stderr.
+        .log_internal_errors(false)
         .init();
     if let Some(threads) = cli.threads {
         rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads)).build_global()?;
@@ -144,6 +146,12 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     serde_json::to_writer(&mut stdout, value).map_err(io::Error::from)?;
     writeln!(stdout)?;
     Ok(())
+}
+
+/// Prints one line to stderr; that nobody reads it is no reason to stop.
+fn print_status(line: &str) {
+    use io::Write;
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Prints text to stdout.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::{Context, Misuse, print_json, print_text};
+use super::{Context, Misuse, print_json, print_status, print_text};
 use crate::job::model::{self, SamplingArgs};
 use crate::replay::{self, Pace, ReplayOptions, Spin};
 use crate::sink::tap::{TapOptions, TapSink, Truncated};
@@ -137,7 +137,7 @@ pub(super) fn run(args: ReplayArgs, context: &Context) -> Result<()> {
         } else if quiet {
             Ok(())
         } else {
-            eprintln!("{counters}");
+            print_status(&counters.to_string());
             Ok(())
         };
         if let Err(error) = said {
