@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use wiremamba_tests::program::{fail, run, succeed, train_tiny};
+use wiremamba_tests::program::{fail, json, run, succeed, train_tiny};
 use wiremamba_tests::traffic;
 
 fn text(path: &Path) -> &str {
@@ -100,6 +100,23 @@ fn a_device_that_is_asked_for_by_name_is_never_replaced() {
     assert!(fail(1, &args).contains("cuda:0"));
 }
 
+#[test]
+fn a_curve_that_cannot_be_written_costs_one_warning_and_no_training() {
+    let dir = tempfile::tempdir().unwrap();
+    traffic::write_two_labels(&dir.path().join("capture"), 4);
+    let out = dir.path().join("model");
+    std::fs::create_dir(&out).unwrap();
+    // Every write to it finds the disk full: null(4).
+    std::os::unix::fs::symlink("/dev/full", out.join("curve.jsonl")).unwrap();
+    let output = run(&train_args(text(&dir.path().join("capture")), text(&out)));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let curve = out.join("curve.jsonl");
+    assert_eq!(said.matches("cannot write the curve").count(), 1, "{said}");
+    assert!(said.contains(text(&curve)) && said.contains("No space left"), "{said}");
+    succeed(&["inspect", text(&out)]);
+}
+
 /// A small file system in memory, unmounted when dropped.
 struct SmallDisk(PathBuf);
 
@@ -129,12 +146,12 @@ fn a_disk_that_fills_up_costs_the_new_checkpoint_and_not_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
     traffic::write_two_labels(&dir.path().join("capture"), 20);
     let data = dir.path().join("capture");
-    // A checkpoint of `tiny` has about 1 MB.
-    let Some(disk) = SmallDisk::mount(dir.path().join("disk"), "3m") else { return };
+    // A checkpoint of `tiny` has about 1 MB; two are kept, and a third is there while it is written.
+    let Some(disk) = SmallDisk::mount(dir.path().join("disk"), "5m") else { return };
     let out = disk.0.join("model");
     train_tiny(&data, &out, 5);
     let ballast = disk.0.join("ballast");
-    let _ = std::fs::write(&ballast, vec![1u8; 3 << 20]);
+    let _ = std::fs::write(&ballast, vec![1u8; 5 << 20]);
 
     let more = ["train", "--data", text(&data), "--out", text(&out), "--steps", "5", "--preset", "tiny", "--quiet"];
     let error = fail(1, &[&more[..], &["--batch", "2", "--seq-len", "64"]].concat());
@@ -143,6 +160,10 @@ fn a_disk_that_fills_up_costs_the_new_checkpoint_and_not_the_old_one() {
     let names: Vec<_> = std::fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(names.iter().all(|n| !n.to_str().unwrap().contains(".tmp")), "{names:?}");
 
-    std::fs::remove_file(ballast).unwrap();
-    succeed(&[&more[..], &["--batch", "2", "--seq-len", "64"]].concat());
+    let again = [&more[..], &["--batch", "2", "--seq-len", "64"]].concat();
+    // The old checkpoint is not only readable: the run that made it can be taken up.
+    std::fs::remove_file(&ballast).unwrap();
+    let resumed = json(&succeed(&[&again[..], &["--resume", "--json"]].concat()));
+    assert_eq!(resumed["steps"], 5, "{resumed}");
+    succeed(&again);
 }

@@ -22,6 +22,13 @@ fn weights(out: &Path) -> Vec<u8> {
     std::fs::read(out.join("current/model.safetensors")).unwrap()
 }
 
+/// The steps that the curve in `out` tells of, in its order.
+fn curve_steps(out: &Path) -> Vec<u64> {
+    let curve = std::fs::read_to_string(out.join("curve.jsonl")).unwrap();
+    let lines = curve.lines().map(|line| wiremamba_tests::program::json(line.as_bytes()));
+    lines.filter(|l| l["held_out"].is_null()).map(|l| l["step"].as_u64().unwrap()).collect()
+}
+
 fn wait_for(child: &mut Child, done: impl Fn() -> bool) {
     let begun = Instant::now();
     while !done() && child.try_wait().unwrap().is_none() {
@@ -56,9 +63,10 @@ fn ctrl_c_leaves_a_checkpoint_and_resuming_gives_the_weights_of_an_uninterrupted
 #[test]
 fn kill_9_at_any_moment_leaves_a_whole_checkpoint_or_none() {
     let dir = tempfile::tempdir().unwrap();
-    let (data, out) = (dir.path().join("capture"), dir.path().join("model"));
+    let (data, whole, out) = (dir.path().join("capture"), dir.path().join("whole"), dir.path().join("model"));
     traffic::write_two_labels(&data, 20);
-    let (data, out_text) = (data.to_str().unwrap().to_owned(), out.to_str().unwrap().to_owned());
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let (data, whole_text, out_text) = (text(&data), text(&whole), text(&out));
     let mut loaded = 0;
     for round in 0..12u64 {
         let mut args = arguments(&data, &out_text);
@@ -79,8 +87,11 @@ fn kill_9_at_any_moment_leaves_a_whole_checkpoint_or_none() {
         }
     }
     assert!(loaded > 0, "no round got as far as a checkpoint");
-    // What the killed runs left behind is gone after the next whole one.
     succeed(&[&arguments(&data, &out_text)[..], &["--resume"]].concat());
+    succeed(&arguments(&data, &whole_text));
+    assert!(weights(&out) == weights(&whole), "the same bits as without a kill");
+    assert!(curve_steps(&out).into_iter().eq(1..=600), "each step once: {:?}", curve_steps(&out));
+    // What the killed runs left behind is gone after the next whole one.
     let leftovers: Vec<_> = std::fs::read_dir(&out)
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())

@@ -1,5 +1,6 @@
 //! `wiremamba train`: captures in, a checkpoint out.
 
+mod curve;
 mod prepare;
 mod report;
 mod steps;
@@ -22,6 +23,7 @@ use super::{Context, Misuse, print_json, progress};
 use crate::job;
 use crate::job::corpus::{Corpus, CorpusArgs};
 use crate::job::model::Model;
+use curve::Curve;
 use prepare::{baselines, fit_codec, log_counters, plan, train_options};
 use report::{Summary, measured, print_summary};
 use steps::Run;
@@ -31,7 +33,7 @@ use steps::Run;
 pub(super) struct TrainArgs {
     #[command(flatten)]
     corpus: CorpusArgs,
-    /// Folder for checkpoints; made if absent
+    /// Folder for checkpoints and curve.jsonl; made if absent. Without --resume the curve starts anew
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// How packets become tokens
@@ -182,7 +184,7 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
     }
 
     let mut run = Run {
-        curve: open_curve(&args)?,
+        curve: Curve::open(&args.out, args.resume.then(|| trainer.steps()))?,
         args: &args,
         context,
         store,
@@ -248,11 +250,4 @@ fn lineage(train: &Dataset, options: &TrainOptions, resumed: Option<&Resumed>) -
         from_step: resumed.map_or(0, |r| r.state.step),
     });
     lineage
-}
-
-fn open_curve(args: &TrainArgs) -> Result<std::fs::File> {
-    let path = args.out.join("curve.jsonl");
-    let mut open = std::fs::OpenOptions::new();
-    let open = if args.resume { open.append(true) } else { open.write(true).truncate(true) };
-    open.create(true).open(&path).with_context(|| format!("cannot open {}", path.display()))
 }

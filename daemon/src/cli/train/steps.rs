@@ -1,13 +1,12 @@
 //! The steps of a run, with its clock, progress bar, curve and checkpoints.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Serialize;
 use wiremamba_model::checkpoint::{Contents, Lineage, Store};
 use wiremamba_model::codec::Codec;
@@ -15,6 +14,7 @@ use wiremamba_model::train::{Dataset, Eval, StepReport, Trainer};
 
 use super::super::{Context, progress};
 use super::TrainArgs;
+use super::curve::Curve;
 use super::report::{Measured, measured};
 
 /// A run under way: the trainer with its clock, progress bar, curve and checkpoints.
@@ -27,7 +27,7 @@ pub(super) struct Run<'a> {
     pub(super) lineage: Vec<Lineage>,
     pub(super) held_out: &'a Dataset,
     pub(super) trainer: Trainer,
-    pub(super) curve: std::fs::File,
+    pub(super) curve: Curve,
     /// Time spent in steps.
     pub(super) training: Duration,
     pub(super) tokens: u64,
@@ -60,7 +60,7 @@ impl Run<'_> {
             smoothed = Some(loss);
             bar.set_position(report.step);
             bar.set_message(describe(&report, loss, report.tokens as f64 / took.as_secs_f64()));
-            self.record(&report)?;
+            self.curve.write(&report);
             if self.args.eval_every.is_some_and(|n| report.step.is_multiple_of(n)) && report.step < total {
                 let eval = self.evaluate();
                 bar.println(format!("step {}: held out {}", report.step, describe_eval(&eval)));
@@ -75,11 +75,6 @@ impl Run<'_> {
         Ok(false)
     }
 
-    fn record(&mut self, report: &StepReport) -> Result<()> {
-        serde_json::to_writer(&mut self.curve, report).context("cannot write curve.jsonl")?;
-        self.curve.write_all(b"\n").context("cannot write curve.jsonl")
-    }
-
     /// Measures the held-out flows and notes it in the curve.
     pub(super) fn evaluate(&mut self) -> Eval {
         let eval = self.trainer.evaluate(self.held_out);
@@ -90,12 +85,7 @@ impl Run<'_> {
             held_out: Measured,
         }
         let line = Line { step: self.trainer.steps(), seconds: self.training.as_secs_f64(), held_out: measured(&eval) };
-        if let Err(error) = serde_json::to_writer(&mut self.curve, &line)
-            .map_err(std::io::Error::from)
-            .and_then(|()| self.curve.write_all(b"\n"))
-        {
-            tracing::warn!(%error, "cannot write curve.jsonl");
-        }
+        self.curve.write(&line);
         eval
     }
 
