@@ -116,6 +116,28 @@ fn misuse_exits_with_2_and_says_what_is_wrong() {
 }
 
 #[test]
+fn a_length_or_share_that_makes_no_sense_is_misuse() {
+    let train = ["train", "--data", "x", "--out", "/nonexistent/out"];
+    let generate = ["generate", "--model", "x", "-w", "y", "--packets", "1"];
+    let prompted = [&generate[..], &["--prompt", "z"]].concat();
+    for (command, option, values) in [
+        (&train[..], "--steps", &["0", "-1"][..]),
+        (&train, "--epochs", &["0", "-3", "nan", "inf"]),
+        (&train, "--minutes", &["nan", "-1", "0"]),
+        (&train, "--checkpoint-minutes", &["nan", "-1"]),
+        (&generate, "--top-p", &["2", "0", "nan"]),
+        (&generate, "--streams", &["0"]),
+        (&generate, "--temperature", &["nan", "-1"]),
+        (&prompted, "--prompt-packets", &["0"]),
+    ] {
+        for value in values {
+            let said = fail(2, &[command, &[option, value]].concat());
+            assert!(said.contains(option), "{option} {value}: {said}");
+        }
+    }
+}
+
+#[test]
 fn completions_are_scripts_that_the_shell_takes() {
     let script = succeed(&["completions", "bash"]);
     let dir = tempfile::tempdir().unwrap();

@@ -2,3 +2,4 @@
 
 pub mod corpus;
 pub mod model;
+pub(crate) mod ranges;

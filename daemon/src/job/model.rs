@@ -13,6 +13,7 @@ use wiremamba_model::flow::Session;
 use wiremamba_model::generate::{Arrivals, GenerateOptions, Generator, Request, Sampling};
 use wiremamba_model::packet::Timestamp;
 
+use super::ranges;
 use crate::source::flows::{ReadLimits, read_flows};
 use crate::source::model::ModelSource;
 
@@ -33,22 +34,22 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "CAPTURE")]
     pub prompt: Option<PathBuf>,
     /// Packets of a flow that --prompt takes
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "prompt")]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "prompt", value_parser = ranges::at_least_one)]
     pub prompt_packets: usize,
     /// Below 1 more usual, above 1 more unusual tokens; 0 takes the likeliest
-    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true, value_parser = ranges::temperature)]
     pub temperature: f32,
     /// Draw among the K likeliest tokens; 0 is all
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub top_k: usize,
     /// Draw among the likeliest tokens that make up this share
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true, value_parser = ranges::share)]
     pub top_p: f32,
     /// Same seed, same packets
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Flows decoded in one batch: changes speed and memory, not the flows
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = ranges::at_least_one)]
     pub streams: usize,
     /// Most packets of a flow
     #[arg(long, value_name = "N", default_value_t = 10_000)]

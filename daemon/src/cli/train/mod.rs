@@ -23,6 +23,7 @@ use super::{Context, Misuse, print_json, progress};
 use crate::job;
 use crate::job::corpus::{Corpus, CorpusArgs};
 use crate::job::model::Model;
+use crate::job::ranges;
 use curve::Curve;
 use prepare::{baselines, fit_codec, log_counters, plan, train_options};
 use report::{Summary, measured, print_summary};
@@ -55,13 +56,13 @@ pub(super) struct TrainArgs {
     #[arg(long, default_value = "auto")]
     device: Device,
     /// Stop after this many steps
-    #[arg(long, value_name = "N", group = "length")]
+    #[arg(long, value_name = "N", group = "length", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
     /// Stop after seeing every sample this often [default: 1, when neither --steps nor --minutes is given]
-    #[arg(long, value_name = "N", group = "length")]
+    #[arg(long, value_name = "N", group = "length", allow_negative_numbers = true, value_parser = ranges::above_zero)]
     epochs: Option<f64>,
     /// Train for this long: measures a few steps first and plans as many as fit
-    #[arg(long, value_name = "M", group = "length")]
+    #[arg(long, value_name = "M", group = "length", allow_negative_numbers = true, value_parser = ranges::above_zero)]
     minutes: Option<f64>,
     /// Tokens in a row of a batch; the state is carried from row to row, so longer samples are learned whole
     #[arg(long, value_name = "N", default_value_t = 512)]
@@ -94,10 +95,10 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "N")]
     eval_every: Option<u64>,
     /// Write a checkpoint every N minutes, beside the end
-    #[arg(long, value_name = "M", default_value_t = 5.0)]
+    #[arg(long, value_name = "M", default_value_t = 5.0, allow_negative_numbers = true, value_parser = ranges::from_zero)]
     checkpoint_minutes: f64,
     /// Checkpoints kept in --out; older ones are removed
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = ranges::at_least_one)]
     keep_checkpoints: usize,
     /// Carry on from the last checkpoint in --out, exactly where it stopped
     #[arg(long)]
@@ -120,10 +121,6 @@ enum CodecArg {
 enum VocabArg {
     Byte,
     Bpe,
-}
-
-fn at_least_one(s: &str) -> Result<usize, String> {
-    s.parse().ok().filter(|n| *n > 0).ok_or_else(|| "give a whole number from 1".to_owned())
 }
 
 fn parse_keep(s: &str) -> Result<Keep, String> {

@@ -1,0 +1,33 @@
+//! Numbers on the command line that only make sense in a range: parsers that say which.
+
+use std::str::FromStr;
+
+/// A finite number above 0.
+pub(crate) fn above_zero(s: &str) -> Result<f64, String> {
+    number(s, |n: &f64| n.is_finite() && *n > 0.0, "give a number above 0")
+}
+
+/// A number from 0, infinity included.
+pub(crate) fn from_zero(s: &str) -> Result<f64, String> {
+    number(s, |n: &f64| *n >= 0.0, "give a number from 0")
+}
+
+/// A whole number from 1.
+pub(crate) fn at_least_one(s: &str) -> Result<usize, String> {
+    number(s, |n: &usize| *n > 0, "give a whole number from 1")
+}
+
+/// A share of which something is left: above 0, at most 1.
+pub(crate) fn share(s: &str) -> Result<f32, String> {
+    number(s, |n: &f32| *n > 0.0 && *n <= 1.0, "give a number above 0 and at most 1")
+}
+
+/// What logits can be divided by, as [`Sampling`](wiremamba_model::generate::Sampling) limits it.
+pub(crate) fn temperature(s: &str) -> Result<f32, String> {
+    number(s, |n: &f32| (0.0..=100.0).contains(n), "give a number from 0 to 100")
+}
+
+// NaN passes no comparison, so no range takes it.
+fn number<T: FromStr>(s: &str, fits: impl Fn(&T) -> bool, expected: &str) -> Result<T, String> {
+    s.parse().ok().filter(fits).ok_or_else(|| expected.to_owned())
+}
