@@ -26,3 +26,4 @@ pub mod generate;
 pub mod mamba;
 pub mod packet;
 pub mod train;
+pub mod wire;

@@ -23,3 +23,12 @@ impl From<PresetArg> for Preset {
         }
     }
 }
+
+/// How packets become tokens.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum CodecArg {
+    /// What senders decide, relative to what was sent before; everything else is computed when rendered
+    Wire,
+    /// The NAIC '24 paper's: every byte of every packet, in decimal
+    Bytes,
+}

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use wiremamba_model::checkpoint::Checkpoint;
-use wiremamba_model::codec::{Codec, LabelId, Token};
+use wiremamba_model::codec::{Codec, CodecSpec, LabelId, Token, from_spec};
 use wiremamba_model::device::Device;
 use wiremamba_model::engine::CpuEngine;
 use wiremamba_model::flow::Session;
 use wiremamba_model::generate::{Arrivals, GenerateOptions, Generator, Request, Sampling};
 use wiremamba_model::packet::Timestamp;
 
+use super::mix::{self, Labels};
+use super::plan::PlanArgs;
 use super::ranges;
 use crate::source::flows::{ReadLimits, read_flows};
 use crate::source::model::ModelSource;
@@ -24,6 +26,12 @@ pub struct SamplingArgs {
     /// Label of the flows; may be given several times, and they take turns [default: all labels of the model]
     #[arg(long = "label", value_name = "LABEL")]
     pub labels: Vec<String>,
+    /// Labels drawn by weight, in place of --label
+    #[arg(long, value_name = "LABEL=WEIGHT,…", value_delimiter = ',', value_parser = mix::weight, conflicts_with = "labels")]
+    pub mix: Vec<(String, u32)>,
+    /// Draw any token, also one that leads to an invalid packet: the model as it is
+    #[arg(long)]
+    pub no_mask: bool,
     /// Stop after this many flows
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub flows: Option<u64>,
@@ -66,6 +74,9 @@ pub struct SamplingArgs {
     /// Where to compute: auto, cpu or cuda:N
     #[arg(long, default_value = "auto")]
     pub device: Device,
+    /// Who the traffic is between.
+    #[command(flatten)]
+    pub plan: PlanArgs,
 }
 
 /// A checkpoint with its codec.
@@ -93,9 +104,13 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
     let (_, device) = args.device.resolve()?;
     let Model { checkpoint, codec } = open(path)?;
     tracing::info!(device, model = %checkpoint.path.display(), "generating");
-    let labels = label_ids(&args.labels, codec.as_ref())?;
+    let codec = with_plan(codec, &args.plan)?;
+    let mut labels = match args.mix.as_slice() {
+        [] => Labels::in_turn(&args.labels, codec.as_ref())?,
+        mix => Labels::drawn(mix, args.seed, codec.as_ref())?,
+    };
     let prompts = match &args.prompt {
-        Some(capture) => prompts(capture, args.prompt_packets, &labels, codec.as_ref())?,
+        Some(capture) => prompts(capture, args.prompt_packets, &labels.ids(), codec.as_ref())?,
         None => Vec::new(),
     };
     let options = GenerateOptions {
@@ -105,12 +120,13 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
         sampling: Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p },
         tokens_max: args.flow_tokens_max,
         packets_max: args.flow_packets_max.min(args.packets.map_or(usize::MAX, |p| p as usize)),
+        mask: !args.no_mask,
     };
     let arrivals = Arrivals::new(Timestamp::from_parts(args.start, 0), args.flows_per_second, args.seed)?;
     let starts = arrivals.clone();
     let requests = starts.enumerate().map(move |(i, start)| match prompts.get(i % prompts.len().max(1)) {
         Some((label, tokens)) => Request { label: *label, prompt: Some(tokens.clone()), start },
-        None => Request { label: labels[i % labels.len()], prompt: None, start },
+        None => Request { label: labels.next().expect("labels do not end"), prompt: None, start },
     });
     let requests: Box<dyn Iterator<Item = Request> + Send> = match args.flows {
         Some(flows) => Box::new(requests.take(flows as usize)),
@@ -121,20 +137,15 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
     Ok(ModelSource::new(generator, arrivals, args.packets))
 }
 
-/// The labels asked for by name, or all.
-fn label_ids(names: &[String], codec: &dyn Codec) -> Result<Vec<LabelId>> {
-    let known = codec.labels();
-    if names.is_empty() {
-        ensure!(!known.is_empty(), "the model has no labels");
-        return Ok((0..known.len()).map(|i| LabelId(i as u16)).collect());
+/// The codec with its plan changed as `args` say.
+fn with_plan(codec: Arc<dyn Codec>, args: &PlanArgs) -> Result<Arc<dyn Codec>> {
+    match codec.spec() {
+        CodecSpec::Wire(mut spec) => {
+            spec.plan = args.apply(spec.plan);
+            Ok(Arc::from(from_spec(CodecSpec::Wire(spec), &codec.tokenizer_json())?))
+        }
+        _ => Ok(codec),
     }
-    let id = |name: &String| {
-        let place = known.iter().position(|k| k == name);
-        place
-            .map(|i| LabelId(i as u16))
-            .with_context(|| format!("the model knows no label {name}; it knows {}", known.join(", ")))
-    };
-    names.iter().map(id).collect()
 }
 
 /// Prompts made of the first packets of each flow in `capture`; labels take turns.

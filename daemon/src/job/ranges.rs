@@ -27,6 +27,14 @@ pub(crate) fn temperature(s: &str) -> Result<f32, String> {
     number(s, |n: &f32| (0.0..=100.0).contains(n), "give a number from 0 to 100")
 }
 
+/// A MAC address such as 02:00:00:00:00:01.
+pub(crate) fn mac(s: &str) -> Result<[u8; 6], String> {
+    let parts: Vec<&str> = s.split(':').collect();
+    let bytes =
+        parts.iter().map(|p| u8::from_str_radix(p, 16).ok().filter(|_| p.len() == 2)).collect::<Option<Vec<_>>>();
+    bytes.and_then(|b| b.try_into().ok()).ok_or_else(|| "give a MAC address such as 02:00:00:00:00:01".to_owned())
+}
+
 // NaN passes no comparison, so no range takes it.
 fn number<T: FromStr>(s: &str, fits: impl Fn(&T) -> bool, expected: &str) -> Result<T, String> {
     s.parse().ok().filter(fits).ok_or_else(|| expected.to_owned())

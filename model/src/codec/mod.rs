@@ -4,6 +4,7 @@
 
 pub mod bytes;
 mod gaps;
+pub mod wire;
 
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,10 @@ pub trait Codec: Send + Sync {
     fn end_token(&self) -> Token;
     /// Whether `token` ends a packet (the end of the sample ends its last packet as well).
     fn ends_packet(&self, token: Token) -> bool;
+    /// Whether `token` can begin a packet, for codecs whose packets have no end of their own.
+    fn begins_packet(&self, _token: Token) -> bool {
+        false
+    }
     /// Link type of decoded packets.
     fn linktype(&self) -> LinkType;
     /// Appends the tokens of a whole sample: label, packets, end. Returns how many packets it holds.
@@ -69,12 +74,32 @@ pub trait Codec: Send + Sync {
     /// Turns the tokens of one sample into packets. The label may be absent; a tail that means nothing is dropped
     /// and counted. Never panics, whatever the tokens are.
     fn decode(&self, tokens: &[Token], render: &mut Render) -> Decoded;
+    /// What may be sampled, from the beginning of a sample; `None` when anything may.
+    fn grammar(&self) -> Option<Box<dyn Grammar>> {
+        None
+    }
     /// What `token` stands for, for a person to read.
     fn token_text(&self, token: Token) -> String;
     /// The Hugging Face `tokenizer.json` of this vocabulary.
     fn tokenizer_json(&self) -> String;
     /// Everything needed to build the codec again, for [`from_spec`].
     fn spec(&self) -> CodecSpec;
+}
+
+/// Follows a sample token by token and says what may come next.
+///
+/// After whatever tokens, at least one is allowed; while only allowed ones are taken, every packet is valid and the
+/// sample ends before its tokens run out.
+pub trait Grammar: Send {
+    /// Takes a token of the sample.
+    fn push(&mut self, token: Token);
+    /// Packets that are complete.
+    fn packets(&self) -> u64;
+    /// Sets the bits of the tokens that may come next (token t at bit t % 64 of word t / 64) and clears all others, when
+    /// `tokens_left` more can be taken. `mask` has a bit for every token.
+    fn allowed(&self, tokens_left: usize, mask: &mut [u64]);
+    /// Whether nothing but the end is allowed because `tokens_left` are too few for a packet.
+    fn must_end(&self, tokens_left: usize) -> bool;
 }
 
 /// A codec as a checkpoint stores it (beside `tokenizer.json`).
@@ -84,6 +109,8 @@ pub trait Codec: Send + Sync {
 pub enum CodecSpec {
     /// The paper's codec.
     Bytes(bytes::BytesSpec),
+    /// Decisions as tokens; everything else is computed.
+    Wire(wire::WireSpec),
 }
 
 /// Why a stored codec could not be built again.
@@ -101,6 +128,7 @@ pub enum CodecError {
 /// Builds the codec that [`Codec::spec`] and [`Codec::tokenizer_json`] describe.
 pub fn from_spec(spec: CodecSpec, tokenizer_json: &str) -> Result<Box<dyn Codec>, CodecError> {
     match spec {
+        CodecSpec::Wire(spec) => Ok(Box::new(wire::WireCodec::from_spec(spec, tokenizer_json)?)),
         CodecSpec::Bytes(spec) => Ok(Box::new(bytes::BytesCodec::from_spec(spec, tokenizer_json)?)),
     }
 }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::sampling::{Picker, Sampling};
-use crate::codec::{Codec, LabelId, Render, Token};
+use crate::codec::{Codec, Grammar, LabelId, Render, Token};
 use crate::mamba::{Mamba, State};
 use crate::packet::{Packet, Timestamp};
 use crate::train::ConfigError;
@@ -34,11 +34,20 @@ pub struct GenerateOptions {
     pub tokens_max: usize,
     /// Packets of a flow, prompt included. At least 1, default 10,000.
     pub packets_max: usize,
+    /// Only what the codec's grammar allows is drawn, where it has one. Default true.
+    pub mask: bool,
 }
 
 impl Default for GenerateOptions {
     fn default() -> Self {
-        Self { streams: 16, seed: 0, sampling: Sampling::default(), tokens_max: 50_000, packets_max: 10_000 }
+        Self {
+            streams: 16,
+            seed: 0,
+            sampling: Sampling::default(),
+            tokens_max: 50_000,
+            packets_max: 10_000,
+            mask: true,
+        }
     }
 }
 
@@ -170,6 +179,25 @@ pub struct Generator {
 struct Slot {
     flow: Option<Decoding>,
     picker: Picker,
+    /// What may be drawn: a bit for each token.
+    mask: Vec<u64>,
+}
+
+impl Slot {
+    fn new(vocab_size: usize) -> Self {
+        Self { flow: None, picker: Picker::new(vocab_size), mask: vec![0; vocab_size.div_ceil(64)] }
+    }
+
+    /// Draws the next token of the flow, if there is one.
+    fn draw(&mut self, logits: &[f32], options: &GenerateOptions) -> Option<Option<Token>> {
+        let Self { flow, picker, mask } = self;
+        let flow = flow.as_mut()?;
+        let allowed = flow.grammar.as_ref().filter(|_| options.mask).map(|grammar| {
+            grammar.allowed(options.tokens_max.saturating_sub(flow.tokens.len()), mask);
+            &mask[..]
+        });
+        Some(picker.pick(logits, &options.sampling, allowed, &mut flow.rng))
+    }
 }
 
 /// A flow that is being decoded.
@@ -180,7 +208,22 @@ struct Decoding {
     tokens: Vec<Token>,
     prompt_tokens: usize,
     packets: usize,
+    /// Follows the tokens, where the codec has one.
+    grammar: Option<Box<dyn Grammar>>,
     rng: ChaCha8Rng,
+}
+
+impl Decoding {
+    /// Takes a token into account that was appended.
+    fn follow(&mut self, token: Token, codec: &dyn Codec) {
+        match &mut self.grammar {
+            Some(grammar) => {
+                grammar.push(token);
+                self.packets = grammar.packets() as usize;
+            }
+            None => self.packets += usize::from(codec.ends_packet(token)),
+        }
+    }
 }
 
 /// The last prompt, the state after it and its last logits: flows often share a prompt.
@@ -205,10 +248,9 @@ impl Generator {
             return Err(GenerateError::Vocabulary { codec: codec.vocab_size(), network: vocab_size });
         }
         let b = options.streams;
-        let slot = || Slot { flow: None, picker: Picker::new(codec.vocab_size()) };
         Ok(Self {
             state: State::new(config, b),
-            slots: (0..b).map(|_| slot()).collect(),
+            slots: (0..b).map(|_| Slot::new(codec.vocab_size())).collect(),
             inputs: vec![codec.end_token(); b],
             logits: vec![0.0; b * vocab_size],
             prefill: Prefill { prompt: Vec::new(), state: State::new(config, 1), logits: Vec::new() },
@@ -288,7 +330,7 @@ impl Generator {
         }
         busy.extend(idle);
         let vocab_size = self.codec.vocab_size();
-        busy.resize_with(streams, || Slot { flow: None, picker: Picker::new(vocab_size) });
+        busy.resize_with(streams, || Slot::new(vocab_size));
         self.logits.resize(streams * config.vocab_size, 0.0);
         (self.slots, self.state, self.inputs) = (busy, state, inputs);
     }
@@ -308,10 +350,13 @@ impl Generator {
             label: request.label,
             start: request.start,
             prompt_tokens: prompt.len(),
-            packets: prompt.iter().filter(|t| self.codec.ends_packet(**t)).count(),
-            tokens: prompt,
+            packets: 0,
+            grammar: self.codec.grammar(),
+            tokens: Vec::new(),
             rng: flow_rng(self.options.seed, index, Use::Tokens),
         };
+        prompt.iter().for_each(|t| flow.follow(*t, self.codec.as_ref()));
+        flow.tokens = prompt;
         let vocab_size = self.codec.vocab_size();
         if !is_known || flow.tokens.is_empty() || flow.tokens.iter().any(|t| t.0 as usize >= vocab_size) {
             flow.tokens.clear();
@@ -325,9 +370,9 @@ impl Generator {
         let config = self.model.params().config();
         self.state.copy_stream(slot, &self.prefill.state, 0, config);
         let logits = &self.prefill.logits[..vocab_size];
-        let picked = self.slots[slot].picker.pick(logits, &self.options.sampling, None, &mut flow.rng);
         self.slots[slot].flow = Some(flow);
-        self.advance(slot, picked);
+        let picked = self.slots[slot].draw(logits, &self.options);
+        self.advance(slot, picked.flatten());
     }
 
     /// Brings state and logits after `prompt` into `self.prefill`, unless they are there.
@@ -349,13 +394,10 @@ impl Generator {
     fn step(&mut self) {
         self.model.step(&self.inputs, &mut self.state, &mut self.logits);
         self.counters.steps += 1;
-        let (sampling, vocab_size) = (self.options.sampling, self.codec.vocab_size());
+        let (options, vocab_size) = (self.options, self.codec.vocab_size());
         // A network's vocabulary may be padded beyond the codec's; those tokens are never drawn.
         let width = self.logits.len() / self.slots.len();
-        let draw = |(slot, logits): (&mut Slot, &[f32])| {
-            let Slot { flow, picker } = slot;
-            flow.as_mut().map(|flow| picker.pick(&logits[..vocab_size], &sampling, None, &mut flow.rng))
-        };
+        let draw = |(slot, logits): (&mut Slot, &[f32])| slot.draw(&logits[..vocab_size], &options);
         let picked: Vec<Option<Option<Token>>> = if self.logits.len() < PARALLEL_LOGITS {
             self.slots.iter_mut().zip(self.logits.chunks(width)).map(draw).collect()
         } else {
@@ -376,9 +418,11 @@ impl Generator {
         flow.tokens.push(token);
         self.counters.tokens += 1;
         if token == self.codec.end_token() {
-            return self.finish(flow, End::Finished);
+            let left = (self.options.tokens_max + 1).saturating_sub(flow.tokens.len());
+            let is_cut = self.options.mask && flow.grammar.as_ref().is_some_and(|g| g.must_end(left));
+            return self.finish(flow, if is_cut { End::TokensMax } else { End::Finished });
         }
-        flow.packets += usize::from(self.codec.ends_packet(token));
+        flow.follow(token, self.codec.as_ref());
         if let Some(end) = limit(&flow, &self.options) {
             return self.finish(flow, end);
         }

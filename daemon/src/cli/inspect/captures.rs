@@ -57,7 +57,7 @@ pub(super) fn run(args: &InspectArgs, context: &Context) -> Result<()> {
     let bar = progress::bar(context.quiet, None, "reading");
     let set = read_flows(&captures, &ReadLimits::default(), |p| bar.set_position(p.packets))?;
     bar.finish_and_clear();
-    let report = report(&set, codec(args, &set.labels)?.as_ref(), args.top);
+    let report = report(&set, codec(args, &set)?.as_ref(), args.top);
     if args.json { print_json(&report) } else { print_text(&text(&report)) }
 }
 

@@ -2,6 +2,7 @@
 
 mod captures;
 mod checkpoint;
+mod round_trip;
 mod tokens;
 
 use std::path::{Path, PathBuf};
@@ -9,11 +10,16 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use wiremamba_model::codec::Codec;
 use wiremamba_model::codec::bytes::{BytesCodec, Keep, Vocab};
+use wiremamba_model::codec::wire::{STRINGS_DEFAULT, WireCodec};
+use wiremamba_model::codec::{Codec, LabelId};
+use wiremamba_model::flow::Session;
+use wiremamba_model::wire::plan::Plan;
 
+use super::model_args::CodecArg;
 use super::{Context, Misuse};
 use crate::job;
+use crate::source::flows::{FlowSet, LabelledFlow};
 
 /// `wiremamba inspect`
 #[derive(Debug, Args)]
@@ -24,12 +30,18 @@ pub(super) struct InspectArgs {
     /// Label of the captures, in place of their folders' names
     #[arg(long, value_name = "LABEL")]
     label: Option<String>,
-    /// Count tokens as this checkpoint's codec does [default: one token a byte]
+    /// Count tokens as this checkpoint's codec does [default: --codec, fitted to the captures]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// How packets become tokens
+    #[arg(long, value_enum, default_value_t = CodecArg::Wire, conflicts_with = "model")]
+    codec: CodecArg,
     /// Show the tokens of flow N, the first being 0
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "0")]
     tokens: Option<usize>,
+    /// Encode every packet without loss, decode it and compare
+    #[arg(long, conflicts_with_all = ["tokens", "model"])]
+    round_trip: bool,
     /// How many of the longest flows to list
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
@@ -39,6 +51,9 @@ pub(super) struct InspectArgs {
 }
 
 pub(super) fn run(args: InspectArgs, context: &Context) -> Result<()> {
+    if args.round_trip {
+        return round_trip::run(&args, context);
+    }
     if let [path] = args.paths.as_slice()
         && is_checkpoint(path)
     {
@@ -61,12 +76,18 @@ fn is_checkpoint(path: &Path) -> bool {
     path.join("config.json").exists() || path.join(wiremamba_model::checkpoint::CURRENT).symlink_metadata().is_ok()
 }
 
-/// The codec of `--model`, or one token a byte over `labels`.
-fn codec(args: &InspectArgs, labels: &[String]) -> Result<Arc<dyn Codec>> {
-    match &args.model {
-        Some(dir) => Ok(job::model::open(dir)?.codec),
-        None => Ok(Arc::new(BytesCodec::fit(Vocab::Byte, 0, Keep::Whole, labels.to_vec(), &[])?)),
-    }
+/// The codec of `--model`, or that of `--codec` fitted to the flows.
+fn codec(args: &InspectArgs, set: &FlowSet) -> Result<Arc<dyn Codec>> {
+    let labels = set.labels.clone();
+    Ok(match (&args.model, args.codec) {
+        (Some(dir), _) => job::model::open(dir)?.codec,
+        (None, CodecArg::Bytes) => Arc::new(BytesCodec::fit(Vocab::Byte, 0, Keep::Whole, labels, &[])?),
+        (None, CodecArg::Wire) => {
+            let session = |f: &LabelledFlow| (LabelId(f.label as u16), Session::from(f.flow.clone()));
+            let samples: Vec<_> = set.flows.iter().map(session).collect();
+            Arc::new(WireCodec::fit(labels, STRINGS_DEFAULT, false, Plan::default(), &samples)?)
+        }
+    })
 }
 
 /// Number of bytes with a unit.

@@ -37,9 +37,9 @@ pub(super) fn run(args: &InspectArgs, index: usize) -> Result<()> {
     let captures = from_paths(&args.paths, args.label.as_deref())?;
     let mut set = read_flows(&captures, &ReadLimits::default(), |_| {})?;
     ensure!(index < set.flows.len(), "there is no flow {index}; the last is {}", set.flows.len().saturating_sub(1));
+    let codec = codec(args, &set)?;
     let flow = set.flows.swap_remove(index);
     let label = set.labels[flow.label].clone();
-    let codec = codec(args, &set.labels)?;
     let place = codec.labels().iter().position(|l| *l == label);
     let place = place.with_context(|| {
         format!("the model knows no label {label}; name one that it does by --label: {}", codec.labels().join(", "))
@@ -70,7 +70,15 @@ fn packet_lines(flow: &Flow) -> Vec<PacketLine> {
 ///
 /// A codec may leave packets out; the lines are then in step only up to the first of them, so they are left away.
 fn text(r: &Report, tokens: &[Token], codec: &dyn Codec) -> String {
-    let blocks: Vec<&[Token]> = tokens.split_inclusive(|t| codec.ends_packet(*t)).collect();
+    let is_next = |a: &Token, b: &Token| {
+        codec.ends_packet(*a) || codec.begins_packet(*b) && !codec.begins_packet(*a) || codec.ends_packet(*b)
+    };
+    let mut blocks: Vec<&[Token]> = match codec.begins_packet(tokens[tokens.len().min(2) - 1]) {
+        // The packets of such a codec stand between label and end.
+        true => tokens[1..].chunk_by(|a, b| !is_next(a, b)).collect(),
+        false => tokens.split_inclusive(|t| codec.ends_packet(*t)).collect(),
+    };
+    blocks.retain(|block| **block != [codec.end_token()] || r.packets.is_empty());
     let in_step = blocks.len() == r.packets.len();
     let mut text = format!("flow {}, {}: {}, {} tokens\n", r.flow, r.label, r.tuple, r.tokens.len());
     for (i, block) in blocks.iter().enumerate() {

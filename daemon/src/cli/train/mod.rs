@@ -13,16 +13,18 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use wiremamba_model::checkpoint::{CheckpointError, Lineage, Store};
 use wiremamba_model::codec::bytes::Keep;
+use wiremamba_model::codec::wire::STRINGS_DEFAULT;
 use wiremamba_model::device::Device;
 use wiremamba_model::engine::CpuEngine;
 use wiremamba_model::mamba::{Mamba, MambaConfig, Params, Preset};
 use wiremamba_model::train::{Dataset, TrainOptions, TrainState, Trainer};
 
-use super::model_args::PresetArg;
+use super::model_args::{CodecArg, PresetArg};
 use super::{Context, Misuse, print_json, progress};
 use crate::job;
 use crate::job::corpus::{Corpus, CorpusArgs};
 use crate::job::model::Model;
+use crate::job::plan::PlanArgs;
 use crate::job::ranges;
 use curve::Curve;
 use prepare::{baselines, fit_codec, log_counters, plan, train_options};
@@ -38,15 +40,23 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// How packets become tokens
-    #[arg(long, value_enum, default_value_t = CodecArg::Bytes)]
+    #[arg(long, value_enum, default_value_t = CodecArg::Wire)]
     codec: CodecArg,
-    /// Vocabulary: one token a byte, or a byte-level BPE trained on the captures
+    /// wire: most strings of the dictionary that is learned from literal payload
+    #[arg(long, value_name = "N", default_value_t = STRINGS_DEFAULT)]
+    strings_max: usize,
+    /// wire: learn server names, hosts and addresses in text as they are captured, instead of replacing them
+    #[arg(long)]
+    keep_names: bool,
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// bytes: one token a byte, or a byte-level BPE trained on the captures
     #[arg(long, value_enum, default_value_t = VocabArg::Byte)]
     vocab: VocabArg,
-    /// Most tokens of a BPE vocabulary
+    /// bytes: most tokens of a BPE vocabulary
     #[arg(long, value_name = "N", default_value_t = 2048)]
     bpe_vocab_max: usize,
-    /// Which bytes of a packet are kept: whole, headers, or the first N
+    /// bytes: which bytes of a packet are kept: whole, headers, or the first N
     #[arg(long, value_name = "whole|headers|N", default_value = "whole", value_parser = parse_keep)]
     keep: Keep,
     /// Size of the network
@@ -111,13 +121,7 @@ pub(super) struct TrainArgs {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum CodecArg {
-    /// The NAIC '24 paper's: every byte of every packet, in decimal
-    Bytes,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum VocabArg {
     Byte,
     Bpe,
@@ -135,6 +139,14 @@ fn parse_keep(s: &str) -> Result<Keep, String> {
 }
 
 pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
+    if matches!(args.codec, CodecArg::Wire)
+        && !args.resume
+        && (args.keep != Keep::Whole || args.vocab != VocabArg::Byte)
+    {
+        return Err(
+            Misuse("--keep and --vocab are settings of --codec bytes; add that, or leave them away".into()).into()
+        );
+    }
     let (_, device) = args.device.resolve()?;
     tracing::info!(device, "computing on");
     // Opened first: a folder that cannot be written to, or that another run holds, should not cost an epoch to find out.

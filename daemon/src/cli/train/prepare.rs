@@ -5,28 +5,36 @@ use std::time::Instant;
 
 use anyhow::Result;
 use wiremamba_model::codec::bytes::{BytesCodec, Vocab};
+use wiremamba_model::codec::wire::WireCodec;
 use wiremamba_model::codec::{Codec, Token};
 use wiremamba_model::engine::CpuEngine;
 use wiremamba_model::mamba::{Batch, Mamba, MambaConfig, Params, State};
 use wiremamba_model::train::baseline::{Baseline as PlainModel, Markov, PerPosition};
 use wiremamba_model::train::{Dataset, TrainOptions};
+use wiremamba_model::wire::plan::Plan;
 
+use super::super::model_args::CodecArg;
 use super::super::{Context, progress};
 use super::report::Baseline;
-use super::{CodecArg, TrainArgs, VocabArg};
+use super::{TrainArgs, VocabArg};
 use crate::job::corpus::Corpus;
 
 /// Builds the codec for the captures.
 pub(super) fn fit_codec(args: &TrainArgs, corpus: &Corpus, context: &Context) -> Result<Arc<dyn Codec>> {
     let bar = progress::bar(context.quiet, None, "codec");
-    let vocab = match args.vocab {
-        VocabArg::Byte => Vocab::Byte,
-        VocabArg::Bpe => Vocab::Bpe,
+    let (labels, sessions) = (corpus.labels().to_vec(), corpus.sessions());
+    let codec: Arc<dyn Codec> = match (args.codec, args.vocab) {
+        (CodecArg::Wire, _) => {
+            let plan = args.plan.apply(Plan::default());
+            Arc::new(WireCodec::fit(labels, args.strings_max, args.keep_names, plan, sessions)?)
+        }
+        (CodecArg::Bytes, VocabArg::Byte) => Arc::new(BytesCodec::fit(Vocab::Byte, 0, args.keep, labels, sessions)?),
+        (CodecArg::Bytes, VocabArg::Bpe) => {
+            Arc::new(BytesCodec::fit(Vocab::Bpe, args.bpe_vocab_max, args.keep, labels, sessions)?)
+        }
     };
-    let CodecArg::Bytes = args.codec;
-    let codec = BytesCodec::fit(vocab, args.bpe_vocab_max, args.keep, corpus.labels().to_vec(), corpus.sessions())?;
     bar.finish_and_clear();
-    Ok(Arc::new(codec))
+    Ok(codec)
 }
 
 /// The options as the arguments give them, without what [`plan`] settles.
@@ -79,21 +87,24 @@ fn seconds_per_step(args: &TrainArgs, config: &MambaConfig) -> Result<f64> {
 /// What the held-out flows cost two plain models.
 pub(super) fn baselines(train: &Dataset, held_out: &Dataset, codec: &dyn Codec) -> Vec<Baseline> {
     let (size, bytes) = (codec.vocab_size(), held_out.byte_count());
-    let Some(packet_end) = (0..size as u32).map(Token).find(|t| codec.ends_packet(*t)).filter(|_| bytes > 0) else {
+    if bytes == 0 {
         return Vec::new();
-    };
+    }
     let samples = || train.samples().iter().map(|s| train.tokens(s));
     let cost = |model: &dyn PlainModel| {
         let nats: f64 = held_out.samples().iter().map(|s| model.nats(held_out.tokens(s))).sum();
         nats / std::f64::consts::LN_2 / bytes as f64
     };
-    vec![
-        Baseline {
-            name: "byte frequency by position",
-            bits_per_byte: cost(&PerPosition::fit(samples(), size, packet_end)),
-        },
-        Baseline { name: "Markov of order 2", bits_per_byte: cost(&Markov::fit(samples(), size, 2)) },
-    ]
+    let markov = Baseline { name: "Markov of order 2", bits_per_byte: cost(&Markov::fit(samples(), size, 2)) };
+    // Places in a packet mean something only where a token is a byte.
+    let packet_end = (0..size as u32).map(Token).find(|t| codec.ends_packet(*t));
+    match packet_end.filter(|_| codec.grammar().is_none()) {
+        Some(packet_end) => {
+            let bits_per_byte = cost(&PerPosition::fit(samples(), size, packet_end));
+            vec![Baseline { name: "byte frequency by position", bits_per_byte }, markov]
+        }
+        None => vec![markov],
+    }
 }
 
 /// Says what the data set holds, and what its limits cut.

@@ -128,7 +128,7 @@ fn settings_that_make_no_codec_are_refused() {
 #[test]
 fn spec_and_tokenizer_json_make_the_same_codec_again() {
     for codec in codecs(Keep::First(60)) {
-        let CodecSpec::Bytes(spec) = codec.spec();
+        let CodecSpec::Bytes(spec) = codec.spec() else { panic!("it is bytes") };
         let stored = serde_json::to_string(&CodecSpec::Bytes(spec)).expect("plain data");
         let spec: CodecSpec = serde_json::from_str(&stored).expect("just written");
         assert_eq!(spec, codec.spec());
@@ -140,7 +140,7 @@ fn spec_and_tokenizer_json_make_the_same_codec_again() {
         assert_eq!(again.decode(&tokens, &mut render()), codec.decode(&tokens, &mut render()));
 
         // Another codec's settings or vocabulary: an error, not other tokens.
-        let CodecSpec::Bytes(mut other) = spec;
+        let CodecSpec::Bytes(mut other) = spec else { panic!("it was bytes") };
         other.labels.swap(0, 1);
         assert!(BytesCodec::from_spec(other.clone(), &codec.tokenizer_json()).is_err());
         other.labels.swap(0, 1);

@@ -30,6 +30,7 @@ const OPTIONS: GenerateOptions = GenerateOptions {
     sampling: Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 },
     tokens_max: 400,
     packets_max: 1000,
+    mask: true,
 };
 
 #[test]

@@ -1,0 +1,330 @@
+//! The `wire` codec: the model decides, the renderer computes.
+//!
+//! A sample is a label, the packets of a session in the order of their times, and `<|endoftext|>`. The tokens of a
+//! packet say what its sender decided, relative to what both sides did before; [`decode`] computes everything else.
+//!
+//! # The language
+//!
+//! ```text
+//! sample  = label packet* <|endoftext|>
+//! packet  = gap ( flow | open ) head length piece* [ fix ]
+//!         | gap raw n n n byte*                                     (only without loss)
+//! gap     = [ back ] gap:E [ gap:/M ]
+//! flow    = flow:S> | flow:S<
+//! open    = open:P [ port sport ] host
+//! port    = port:N | port:eph | port:num b b
+//! sport   = sport:eph | sport:same | sport:num b b
+//! host    = host:new | host:I | host:bcast | host:group b{4 or 16}
+//! head    = [ ttl b ] [ tos b ] [ df:flip ] [ id:flip ] ( tcp | icmp | )
+//! tcp     = [ seq ] flags:F [ ack:same | ack:lagK ] [ win:W [ b ] ] [ option* | opt:none ]
+//! seq     = seq:hole b b | seq:keepalive | seq:reK
+//! option  = mss b b | ws b | sackok | ts | nop | eol | sackN | opt:other b b
+//! icmp    = b b                                                     (type and code)
+//! length  = len:0 | len:max | len:same | len:H*256 b | len:num b b
+//! piece   = b | string | same:N | same:rest | peer:N | peer:rest | inc2
+//!         | opaque:N | opaque:rest | text:rest | zero:rest | quad:N | quote
+//!         | name:new b | name:I | dns:new b | dns:I | tls:T ( record:rest | b b )
+//! fix     = fix n n n byte*                                         (only without loss)
+//! ```
+//!
+//! `b` is a byte (`00` to `ff`); numbers of several bytes have the high one first.
+//!
+//! - **Time.** `gap:E` is 0, or the bit length of the nanoseconds since the packet before; from 2 on `gap:/M` follows, the
+//!   six bits after the leading one. The gap is the middle of what has these bits: at most 0.8 % off.
+//! - **Flows.** 32 slots. `open` takes the first slot whose TCP flow is closed, else the first unused one, else the one
+//!   that was silent longest; its packet comes from the opener. `flow:S>` is a packet of the opener, `flow:S<` one of the
+//!   responder. `host:I` is the responder of an earlier flow, the latest used first.
+//! - **What is not said is as before**: ttl, tos, df, and whether identifications count (`id:flip`), by side; for a
+//!   side's first packet as the same role of another flow had it last. `win` is the class of the window and a byte
+//!   within it (exact below 4,096). Without options a segment has timestamps when this side's last one and the other
+//!   side's last one had them, else none.
+//! - **Numbers.** A SYN has sequence number 0 and counts as one, as does a FIN; a flow seen from its middle begins at 1.
+//!   A segment begins where the last one ended, `seq:hole n` n bytes later (the bytes between exist and were not seen),
+//!   `seq:keepalive` one before, `seq:reK` at the K-th last of the 48 latest segment bounds (where segments began, and where
+//!   repeated ones ended). It acknowledges all that arrived without a hole, `ack:same` what this side acknowledged last,
+//!   `ack:lagK` up to the K-th last bound of the other side. SACK blocks are what arrived behind holes, the latest first.
+//! - **Payload.** Bytes of a stream that were sent or skipped before come from there; pieces say the others, until the
+//!   length is reached. `rest` is the end of the TLS record or of the payload, whichever comes first. `same` and `peer`
+//!   are the bytes at this place of the last message of this or the other side (512 bytes are kept), `inc2` two of
+//!   this side's plus one. A message is a payload after one of the other side or after a pushed one; every UDP payload is
+//!   one. `tls:T` is a record header, with the record's length; records follow one another through the stream.
+//! - **Identifiers.** `name` and `dns` (labels without the final zero) are a name of the session, new with the length of
+//!   its text or one of the last 8; `quad` is an IPv4 address in text. [`Plan`](crate::wire::plan::Plan) says what they are
+//!   called when rendered.
+//! - **Without loss** ([`lossless`]) the same tokens are followed by `fix` and a patch where the rendered frame differs
+//!   from the captured one, from which both ends learn addresses, numbers and clocks; what has no structure is `raw`.
+//!
+//! # Who decides what
+//!
+//! | field | |
+//! |---|---|
+//! | time, which flow, direction, protocol, responder's port | model |
+//! | TTL, DSCP/ECN, DF, whether IP ids count, TCP flags, window, MSS, window scale, which options | model |
+//! | retransmission, gap, reordering, keep-alive, how far an acknowledgement lags, number of SACK blocks | model |
+//! | payload length, message structure, literal bytes, TLS record types and lengths, repetition of earlier messages | model |
+//! | sequence and acknowledgement numbers, SACK edges, TCP timestamps, IP ids, all lengths and checksums | renderer, from state |
+//! | addresses, MACs, VLAN, ephemeral ports, initial sequence numbers, names, addresses in text | renderer, from the plan |
+//! | opaque payload, text beyond a message's beginning | renderer, drawn |
+
+mod action;
+mod decode;
+pub mod dictionary;
+mod encode;
+mod facts;
+mod fix;
+mod grammar;
+pub mod lossless;
+mod names;
+mod side;
+#[cfg(test)]
+mod tests;
+mod tokenizer;
+mod vocab;
+mod walk;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::decode::Decoder;
+use self::dictionary::Dictionary;
+use self::encode::Encoder;
+use self::grammar::Strict;
+use self::vocab::{Tok, Vocab};
+use self::walk::Walk;
+use super::{Codec, CodecError, CodecSpec, Decoded, Grammar, LabelId, Render, Token};
+use crate::flow::Session;
+use crate::packet::LinkType;
+use crate::wire::plan::Plan;
+
+/// Strings that [`WireCodec::fit`] learns unless told otherwise.
+pub const STRINGS_DEFAULT: usize = 1024;
+/// Bytes of literal runs that a dictionary is learned from, and those of one sample.
+const RUN_BYTES_MAX: usize = 4 << 20;
+const SAMPLE_RUN_BYTES_MAX: usize = RUN_BYTES_MAX / 64;
+
+/// Everything that makes a [`WireCodec`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WireSpec {
+    /// The labels, in the order of [`LabelId`].
+    pub labels: Vec<String>,
+    /// The dictionary, each string in hexadecimal digits, in the order of its tokens.
+    pub strings: Vec<String>,
+    /// Whether names stand as they are captured, and are learned with everything else.
+    pub keep_names: bool,
+    /// Who the rendered hosts are.
+    pub plan: Plan,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct WireCodec {
+    labels: Vec<String>,
+    dictionary: Dictionary,
+    keep_names: bool,
+    plan: Arc<Plan>,
+    vocab: Vocab,
+    /// The sample that was not begun yet; cloned for each.
+    blank: Walk,
+    packets_left_out: AtomicU64,
+}
+
+impl WireCodec {
+    /// A codec for `labels` whose dictionary has at most `strings_max` strings, learned from `samples`.
+    ///
+    /// # Errors
+    /// Labels that cannot be tokens.
+    pub fn fit(
+        labels: Vec<String>,
+        strings_max: usize,
+        keep_names: bool,
+        plan: Plan,
+        samples: &[(LabelId, Session)],
+    ) -> Result<Self, CodecError> {
+        let bare = Self::new(labels.clone(), Dictionary::new(Vec::new())?, keep_names, plan.clone())?;
+        let runs = if strings_max == 0 { Vec::new() } else { bare.literal_runs(samples) };
+        Self::new(labels, Dictionary::train(&runs, strings_max)?, keep_names, plan)
+    }
+
+    /// Builds the codec that [`Codec::spec`] describes.
+    ///
+    /// # Errors
+    /// A contradiction in `spec`, or a `tokenizer.json` of another codec.
+    pub fn from_spec(spec: WireSpec, tokenizer_json: &str) -> Result<Self, CodecError> {
+        let strings = spec.strings.iter().map(|s| tokenizer::from_hex(s)).collect::<Option<Vec<_>>>();
+        let strings = strings.ok_or_else(|| CodecError::Spec("a string is not in hexadecimal digits".into()))?;
+        let ret = Self::new(spec.labels, Dictionary::new(strings)?, spec.keep_names, spec.plan)?;
+        tokenizer::check(tokenizer_json, &ret.token_names())?;
+        Ok(ret)
+    }
+
+    fn new(labels: Vec<String>, dictionary: Dictionary, keep_names: bool, plan: Plan) -> Result<Self, CodecError> {
+        if labels.is_empty() {
+            return Err(CodecError::Spec("no label is given, a sample needs one".to_owned()));
+        }
+        super::bytes::text::check_labels(&labels)?;
+        let strings = dictionary.strings().clone();
+        let vocab = Vocab { strings: strings.len(), labels: labels.len() };
+        let blank = Walk::new(vocab, strings);
+        let packets_left_out = AtomicU64::new(0);
+        Ok(Self { labels, dictionary, keep_names, plan: Arc::new(plan), vocab, blank, packets_left_out })
+    }
+
+    /// The same codec rendering for other hosts.
+    #[must_use]
+    pub fn with_plan(mut self, plan: Plan) -> Self {
+        self.plan = Arc::new(plan);
+        self
+    }
+
+    /// How many packets encoding has left out since the codec was made, because they have no structure (see
+    /// [`parse`](crate::wire::parse::parse)).
+    pub fn packets_left_out(&self) -> u64 {
+        self.packets_left_out.load(Ordering::Relaxed)
+    }
+
+    fn encoder(&self) -> Encoder<'_> {
+        Encoder::new(self.blank.clone(), &self.dictionary, self.keep_names)
+    }
+
+    /// What senders say literally in `samples`: a seeded choice of them.
+    fn literal_runs(&self, samples: &[(LabelId, Session)]) -> Vec<Vec<u8>> {
+        use rand::SeedableRng;
+        use rand::seq::SliceRandom;
+        let mut order: Vec<usize> = (0..samples.len()).collect();
+        order.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(0));
+        let (mut runs, mut bytes, mut tokens) = (Vec::new(), 0, Vec::new());
+        for sample in order {
+            let mut encoder = self.encoder();
+            encoder.collect_runs();
+            let mut sample_bytes = 0;
+            for packet in &samples[sample].1.packets {
+                tokens.clear();
+                // What has no structure has no literal runs.
+                let _ = encoder.packet(&packet.packet, &mut tokens);
+                let new = encoder.take_runs();
+                sample_bytes += new.iter().map(Vec::len).sum::<usize>();
+                runs.extend(new);
+                if sample_bytes > SAMPLE_RUN_BYTES_MAX {
+                    break;
+                }
+            }
+            bytes += sample_bytes;
+            if bytes > RUN_BYTES_MAX {
+                break;
+            }
+        }
+        runs
+    }
+
+    /// Appends the tokens of the first `packets_max` packets that have structure; returns how many there were.
+    fn push_packets(&self, session: &Session, packets_max: usize, ret: &mut Vec<Token>) -> usize {
+        let (mut kept, mut left_out) = (0, 0);
+        let mut encoder = self.encoder();
+        for packet in &session.packets {
+            if kept == packets_max {
+                break;
+            }
+            match encoder.packet(&packet.packet, ret) {
+                Ok(()) => kept += 1,
+                Err(_) => left_out += 1,
+            }
+        }
+        if left_out > 0 {
+            self.packets_left_out.fetch_add(left_out, Ordering::Relaxed);
+        }
+        kept
+    }
+
+    fn token_names(&self) -> Vec<String> {
+        let toks = (0..self.vocab.size() as u32).filter_map(|id| self.vocab.tok(Token(id)));
+        toks.map(|tok| self.name(tok)).collect()
+    }
+
+    fn name(&self, tok: Tok) -> String {
+        match tok {
+            Tok::Str(i) => tokenizer::string_name(&self.dictionary.strings()[usize::from(i)]),
+            Tok::Label(label) => super::bytes::text::label_special(&self.labels[usize::from(label.0)]),
+            tok => vocab::name(tok),
+        }
+    }
+}
+
+impl Codec for WireCodec {
+    fn name(&self) -> &'static str {
+        "wire"
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab.size()
+    }
+
+    fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    fn label_token(&self, label: LabelId) -> Token {
+        self.vocab.id(Tok::Label(label))
+    }
+
+    fn end_token(&self) -> Token {
+        self.vocab.id(Tok::End)
+    }
+
+    /// Only the end: a packet ends when its length is reached, which no single token says.
+    fn ends_packet(&self, token: Token) -> bool {
+        token == self.end_token()
+    }
+
+    /// A gap. One that goes back has two such tokens in a row.
+    fn begins_packet(&self, token: Token) -> bool {
+        matches!(self.vocab.tok(token), Some(Tok::GapE(_) | Tok::Back))
+    }
+
+    fn linktype(&self) -> LinkType {
+        LinkType::ETHERNET
+    }
+
+    fn encode(&self, label: LabelId, session: &Session, ret: &mut Vec<Token>) -> usize {
+        ret.push(self.label_token(label));
+        let packets = self.push_packets(session, usize::MAX, ret);
+        ret.push(self.end_token());
+        packets
+    }
+
+    fn encode_prompt(&self, label: LabelId, session: &Session, packets_max: usize, ret: &mut Vec<Token>) {
+        ret.push(self.label_token(label));
+        self.push_packets(session, packets_max, ret);
+    }
+
+    fn decode(&self, tokens: &[Token], render: &mut Render) -> Decoded {
+        use rand::SeedableRng;
+        let rng = rand_chacha::ChaCha8Rng::from_rng(&mut render.rng);
+        let mut decoder = Decoder::new(self.blank.clone(), self.plan.clone(), rng, render.start, false);
+        tokens.iter().for_each(|t| decoder.push(*t));
+        decoder.finish()
+    }
+
+    fn grammar(&self) -> Option<Box<dyn Grammar>> {
+        Some(Box::new(Strict::new(self.blank.clone(), self.plan.mtu)))
+    }
+
+    fn token_text(&self, token: Token) -> String {
+        self.vocab.tok(token).map_or_else(|| format!("<no token {}>", token.0), |tok| self.name(tok))
+    }
+
+    fn tokenizer_json(&self) -> String {
+        tokenizer::json(&self.token_names())
+    }
+
+    fn spec(&self) -> CodecSpec {
+        CodecSpec::Wire(WireSpec {
+            labels: self.labels.clone(),
+            strings: self.dictionary.strings().iter().map(|s| tokenizer::to_hex(s)).collect(),
+            keep_names: self.keep_names,
+            plan: (*self.plan).clone(),
+        })
+    }
+}

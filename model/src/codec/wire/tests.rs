@@ -1,0 +1,186 @@
+//! The codec as a whole: made-up sessions there and back, chance under the mask.
+
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::lossless::{LosslessEncoder, decoder};
+use super::*;
+use crate::packet::{Packet, Timestamp};
+use crate::wire::parse::{Transport, parse};
+
+fn codec() -> WireCodec {
+    let strings = [&b"GET "[..], b"HTTP/1.1\r\n", b"\0\0"].map(Into::into).to_vec();
+    WireCodec::new(vec!["web".into(), "dns".into()], Dictionary::new(strings).unwrap(), false, Plan::default()).unwrap()
+}
+
+fn render(seed: u64) -> Render {
+    Render { rng: ChaCha8Rng::seed_from_u64(seed), start: Timestamp::from_parts(1_700_000_000, 0) }
+}
+
+/// Samples evenly among what is allowed.
+fn sample(codec: &WireCodec, seed: u64, tokens_max: usize) -> Vec<Token> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut grammar = codec.grammar().expect("wire has one");
+    let mut mask = vec![0; codec.vocab_size().div_ceil(64)];
+    let mut tokens = vec![codec.label_token(LabelId(0))];
+    grammar.push(tokens[0]);
+    while tokens.last() != Some(&codec.end_token()) {
+        grammar.allowed(tokens_max - tokens.len(), &mut mask);
+        let allowed: Vec<u32> =
+            (0..codec.vocab_size() as u32).filter(|t| mask[*t as usize / 64] >> (t % 64) & 1 == 1).collect();
+        assert!(!allowed.is_empty(), "nothing is allowed after {}", text(codec, &tokens));
+        // The end is one among many; without this samples are long enough.
+        let token = Token(allowed[rng.random_range(0..allowed.len())]);
+        grammar.push(token);
+        tokens.push(token);
+        assert!(tokens.len() <= tokens_max, "{}", text(codec, &tokens));
+    }
+    tokens
+}
+
+fn text(codec: &WireCodec, tokens: &[Token]) -> String {
+    tokens.iter().map(|t| codec.token_text(*t)).collect::<Vec<_>>().join(" ")
+}
+
+fn round_trip(packets: &[Packet]) {
+    let dictionary = Dictionary::new(Vec::new()).unwrap();
+    let start = packets[0].ts;
+    let (mut encoder, mut decoder) = (LosslessEncoder::new(&dictionary, start), decoder(&dictionary, start));
+    let mut tokens = Vec::new();
+    for packet in packets {
+        tokens.clear();
+        encoder.packet(packet, &mut tokens);
+        tokens.iter().for_each(|t| decoder.push(*t));
+        let back = decoder.flush();
+        assert_eq!(back.len(), 1);
+        assert_eq!((back[0].linktype, back[0].len, &back[0].data), (packet.linktype, packet.len, &packet.data));
+    }
+}
+
+#[test]
+fn chance_under_the_mask_gives_whole_valid_packets_and_an_end() {
+    let codec = codec();
+    let mut packets = 0;
+    for seed in 0..300 {
+        let tokens = sample(&codec, seed, 3000);
+        let decoded = codec.decode(&tokens, &mut render(seed));
+        assert_eq!((decoded.malformed_packets, decoded.malformed_tokens), (0, 0), "{}", text(&codec, &tokens));
+        for packet in &decoded.packets {
+            let frame = parse(packet).unwrap_or_else(|e| panic!("{e}: {:02x?}", packet.data));
+            let mut again = Vec::new();
+            crate::wire::render::render(&frame, &mut again);
+            assert_eq!(again, packet.data, "lengths and checksums are right");
+            assert!(packet.data.len() <= 1514);
+        }
+        packets += decoded.packets.len();
+        if !decoded.packets.is_empty() {
+            round_trip(&decoded.packets);
+        }
+    }
+    assert!(packets > 3000, "{packets}");
+}
+
+#[test]
+fn a_sampled_session_comes_back_from_its_packets_as_the_same_decisions() {
+    // Encoding what was rendered gives tokens that render to packets of the same shape.
+    let codec = codec();
+    for seed in 0..100 {
+        let first = codec.decode(&sample(&codec, seed, 2000), &mut render(seed)).packets;
+        if first.is_empty() {
+            continue;
+        }
+        let mut tokens = vec![codec.label_token(LabelId(0))];
+        let mut encoder = codec.encoder();
+        first.iter().for_each(|p| encoder.packet(p, &mut tokens).expect("rendered packets have structure"));
+        tokens.push(codec.end_token());
+        let again = codec.decode(&tokens, &mut render(seed + 1)).packets;
+        assert_eq!(first.len(), again.len());
+        for (a, b) in first.iter().zip(&again) {
+            let (a, b) = (parse(a).unwrap(), parse(b).unwrap());
+            assert_eq!((a.payload_len, a.ip.ttl, a.ip.tos, a.ip.df), (b.payload_len, b.ip.ttl, b.ip.tos, b.ip.df));
+            if let (Transport::Tcp(a), Transport::Tcp(b)) = (a.transport, b.transport) {
+                assert_eq!((a.flags, a.window, a.options.len()), (b.flags, b.window, b.options.len()));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_codec_comes_back_from_its_files() {
+    let codec = codec();
+    let stored = serde_json::to_string(&codec.spec()).expect("plain data");
+    let spec: CodecSpec = serde_json::from_str(&stored).expect("just written");
+    let json = codec.tokenizer_json();
+    let again = super::super::from_spec(spec.clone(), &json).expect("just written");
+    assert_eq!((again.vocab_size(), again.tokenizer_json()), (codec.vocab_size(), json.clone()));
+    let CodecSpec::Wire(mut other) = spec else { panic!("it was wire") };
+    other.strings.pop();
+    assert!(WireCodec::from_spec(other, &json).is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_tokens_decode_without_panic(
+        ids in prop::collection::vec(0u32..1300, 0..600),
+        seed in any::<u64>(),
+    ) {
+        let codec = codec();
+        let tokens: Vec<Token> = ids.into_iter().map(Token).collect();
+        codec.decode(&tokens, &mut render(seed));
+    }
+
+    #[test]
+    fn a_sample_with_wrong_tokens_in_it_decodes_without_panic(
+        seed in 0u64..1000,
+        wrong in prop::collection::vec((any::<prop::sample::Index>(), 0u32..1300), 1..8),
+    ) {
+        let codec = codec();
+        let mut tokens = sample(&codec, seed, 1500);
+        let mut grammar = codec.grammar().expect("wire has one");
+        let mut mask = vec![0; codec.vocab_size().div_ceil(64)];
+        for (at, id) in wrong {
+            let at = at.index(tokens.len());
+            tokens[at] = Token(id);
+        }
+        for token in &tokens {
+            grammar.push(*token);
+            grammar.allowed(1000, &mut mask);
+            prop_assert!(mask.iter().any(|w| *w != 0));
+        }
+        codec.decode(&tokens, &mut render(seed));
+    }
+
+    #[test]
+    fn any_bytes_come_back(
+        packets in prop::collection::vec(
+            (0u16..3, prop::collection::vec(any::<u8>(), 0..120), 0i64..10_000_000_000, 0u32..200), 1..10),
+    ) {
+        let linktypes = [LinkType::ETHERNET, LinkType::RAW, LinkType(105)];
+        let packets: Vec<Packet> = packets.into_iter().map(|(l, data, ns, more)| Packet {
+            ts: Timestamp(ns), linktype: linktypes[usize::from(l)], len: data.len() as u32 + more, data,
+        }).collect();
+        round_trip(&packets);
+    }
+
+    #[test]
+    fn damaged_frames_come_back(
+        seed in 0u64..500,
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 0..30),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let codec = codec();
+        let mut packets = codec.decode(&sample(&codec, seed, 1500), &mut render(seed)).packets;
+        prop_assume!(!packets.is_empty());
+        for (which, at, byte) in damage {
+            let i = which.index(packets.len());
+            let data = &mut packets[i].data;
+            let at = at.index(data.len());
+            data[at] = byte;
+        }
+        let i = cut.index(packets.len());
+        let len = cut.index(packets[i].data.len());
+        packets[i].data.truncate(len);
+        round_trip(&packets);
+    }
+}
