@@ -112,7 +112,7 @@ fn misuse_exits_with_2_and_says_what_is_wrong() {
     assert!(fail(2, &["generate", "--model", "x", "-w", "y"]).contains("--flows"));
     assert!(fail(2, &["replay", "--tap", "t", "--pcap", "a", "--model", "b"]).contains("--model"));
     assert!(fail(2, &["replay", "--tap", "t", "--pcap", "a", "--pps", "1", "--topspeed"]).contains("--topspeed"));
-    assert!(fail(2, &["train", "--data", "x", "--out", "y", "--keep", "0"]).contains("--keep"));
+    assert!(fail(2, &["train", "--data", "x", "--out", "y", "--codec", "bytes", "--keep", "0"]).contains("--keep"));
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use serde::Serialize;
-use wiremamba_model::codec::{Codec, LabelId};
+use wiremamba_model::codec::{Codec, LabelId, Token};
 use wiremamba_model::flow::{FlowCounters, FlowEnd, Session};
+use wiremamba_model::wire::parse::{Transport, parse};
 
 use super::super::{Context, print_json, print_text, progress};
 use super::{InspectArgs, codec, size};
@@ -38,6 +39,9 @@ struct Label {
     tokens: u64,
     tokens_per_packet: f64,
     tokens_per_flow_max: u64,
+    /// TCP segments without payload; only codecs that say where a packet begins can tell.
+    empty_segments: u64,
+    tokens_of_empty_segments: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,7 +74,10 @@ fn report(set: &FlowSet, codec: &dyn Codec, top: usize) -> Report {
         let label = &mut labels[flow.label];
         tokens.clear();
         // Only the count is of interest, so any label that the codec knows will do.
-        codec.encode(LabelId(0), &Session::from(flow.flow.clone()), &mut tokens);
+        let packets = codec.encode(LabelId(0), &Session::from(flow.flow.clone()), &mut tokens);
+        if codec.grammar().is_some() {
+            count_empty_segments(flow, packets, &tokens, codec, label);
+        }
         label.flows += 1;
         label.packets += flow.flow.packets.len() as u64;
         label.bytes += flow.flow.wire_bytes();
@@ -95,6 +102,24 @@ fn report(set: &FlowSet, codec: &dyn Codec, top: usize) -> Report {
         protocols,
         longest: longest.into_iter().take(top).map(|(i, f)| long_flow(i, f, &set.labels)).collect(),
         warnings: set.warnings.iter().map(|w| format!("{}: {}", w.path.display(), w.problem)).collect(),
+    }
+}
+
+/// Counts TCP segments without payload, and their tokens.
+fn count_empty_segments(flow: &LabelledFlow, packets: usize, tokens: &[Token], codec: &dyn Codec, label: &mut Label) {
+    let body = &tokens[1..tokens.len() - 1];
+    let begins = |a: &Token, b: &Token| codec.begins_packet(*b) && !codec.begins_packet(*a);
+    let blocks = body.chunk_by(|a, b| !begins(a, b));
+    // Packets without structure have no tokens.
+    let frames: Vec<_> = flow.flow.packets.iter().filter_map(|(_, p)| parse(p).ok()).collect();
+    if frames.len() != packets {
+        return;
+    }
+    for (frame, block) in frames.iter().zip(blocks) {
+        if matches!(frame.transport, Transport::Tcp(_)) && frame.payload_len == 0 {
+            label.empty_segments += 1;
+            label.tokens_of_empty_segments += block.len() as u64;
+        }
     }
 }
 
@@ -141,13 +166,20 @@ fn text(r: &Report) -> String {
         let _ = writeln!(text, "{flows:>12} flows of {}", protocol_name(*protocol));
     }
     let width = r.labels.iter().map(|l| l.label.len()).max().unwrap_or(0).max("label".len()) + 1;
-    let _ =
-        writeln!(text, "\n{:<width$}{:>9}{:>11}{:>13}{:>14}", "label", "flows", "packets", "bytes", "tokens/packet");
+    let _ = writeln!(
+        text,
+        "\n{:<width$}{:>9}{:>11}{:>13}{:>14}{:>11}",
+        "label", "flows", "packets", "bytes", "tokens/packet", "empty TCP"
+    );
     for l in &r.labels {
         let bytes = size(l.bytes);
+        let empty = match l.empty_segments {
+            0 => "-".to_owned(),
+            count => format!("{:.1}", l.tokens_of_empty_segments as f64 / count as f64),
+        };
         let _ = writeln!(
             text,
-            "{:<width$}{:>9}{:>11}{:>13}{:>14.1}",
+            "{:<width$}{:>9}{:>11}{:>13}{:>14.1}{empty:>11}",
             l.label, l.flows, l.packets, bytes, l.tokens_per_packet
         );
     }

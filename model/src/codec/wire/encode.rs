@@ -21,9 +21,11 @@ const LITERAL_BINARY: usize = 64;
 const LITERAL_HANDSHAKE: usize = 320;
 /// Shortest run that is worth a `same` or a `peer`.
 const RUN_MIN: usize = 3;
-/// Bytes that are looked at to tell whether they are random, and how many of them have to differ.
+/// Bytes that are looked at to tell whether they are random, how many of them have to differ, and how many can be
+/// printable. Of 16 random bytes 15.5 differ and 6 are printable on average.
 const RANDOM_WINDOW: usize = 16;
 const RANDOM_DISTINCT: usize = 14;
+const RANDOM_PRINTABLE: usize = 10;
 /// Sequence numbers that lie farther apart belong to another stream.
 const STREAM_REACH: i64 = 1 << 20;
 
@@ -619,5 +621,5 @@ fn is_random(window: &[u8]) -> bool {
         printable += usize::from(matches!(b, 0x20..0x7f));
     }
     let distinct: u32 = seen.iter().map(|s| s.count_ones()).sum();
-    distinct as usize >= RANDOM_DISTINCT && printable <= 12
+    distinct as usize >= RANDOM_DISTINCT && printable <= RANDOM_PRINTABLE
 }

@@ -1,0 +1,90 @@
+//! Promise: the `wire` codec gives every packet back, is short, and what is sampled under its grammar is valid.
+
+use std::path::Path;
+
+use wiremamba_tests::judges;
+use wiremamba_tests::program::{json, succeed, train_tiny};
+use wiremamba_tests::traffic;
+
+/// Packets of the real captures, as their readme counts them.
+const REAL_PACKETS: u64 = 387_884;
+
+#[test]
+fn every_packet_of_every_real_capture_comes_back() {
+    let Some(real) = traffic::real() else { return };
+    let report = json(&succeed(&["inspect", "--round-trip", real.to_str().unwrap(), "--json", "--quiet"]));
+    assert_eq!(report["packets"], REAL_PACKETS);
+    assert_eq!(report["exact"], REAL_PACKETS, "{}", report["mismatches"]);
+    assert!(report["escaped"].as_u64().unwrap() < 10_000, "{}", report["escaped"]);
+}
+
+#[test]
+fn packets_are_short() {
+    let Some(real) = traffic::real() else { return };
+    let report = json(&succeed(&["inspect", real.to_str().unwrap(), "--json", "--quiet"]));
+    let labels = report["labels"].as_array().unwrap();
+    let sum = |key: &str| labels.iter().map(|l| l[key].as_u64().unwrap()).sum::<u64>() as f64;
+    assert!(sum("tokens") / sum("packets") <= 24.0);
+    assert!(sum("tokens_of_empty_segments") / sum("empty_segments") <= 12.0);
+    // Whole connections, unlike scans, whose every segment is a SYN with its options.
+    for name in ["ssh", "modbus", "http", "ftp", "smb", "mqtt_coap", "web", "iot_device"] {
+        let label = labels.iter().find(|l| l["label"] == name).unwrap();
+        let of = |key: &str| label[key].as_u64().unwrap() as f64;
+        assert!(of("tokens_of_empty_segments") / of("empty_segments") <= 12.0, "{label}");
+    }
+}
+
+#[test]
+fn made_captures_come_back_and_the_report_has_the_promised_fields() {
+    let dir = tempfile::tempdir().unwrap();
+    traffic::write_two_labels(dir.path(), 5);
+    let report = json(&succeed(&["inspect", "--round-trip", dir.path().to_str().unwrap(), "--json"]));
+    assert_eq!((&report["packets"], &report["exact"], &report["escaped"]), (&80.into(), &80.into(), &0.into()));
+    assert!(report["tokens"].as_u64().unwrap() > 80);
+}
+
+#[test]
+fn tshark_finds_no_fault_in_what_a_barely_trained_model_sends_under_the_mask() {
+    let dir = tempfile::tempdir().unwrap();
+    let (capture, model) = (dir.path().join("capture"), dir.path().join("model"));
+    traffic::write_two_labels(&capture, 40);
+    train_tiny(&capture, &model, 30);
+    let out = dir.path().join("out.pcap");
+    let generate = |more: &[&str]| {
+        let model = model.to_str().unwrap();
+        let args = ["generate", "--model", model, "--packets", "20000", "--seed", "3", "-q", "--json", "-w"];
+        json(&succeed(&[&args[..], &[out.to_str().unwrap()], more].concat()))
+    };
+    let summary = generate(&["--flow-tokens-max", "2000"]);
+    assert_eq!((&summary["packets"], &summary["malformed_packets"]), (&20_000.into(), &0.into()));
+    check(&out, 20_000);
+    // The same with hosts of the user's own, behind a VLAN, drawn by weight.
+    let more = ["--client-net", "192.0.2.0/24", "--vlan", "7", "--mtu", "900", "--mix", "web=3,dns=1"];
+    assert_eq!(generate(&[&more[..], &["--flow-tokens-max", "2000"]].concat())["malformed_packets"], 0);
+    let packets = traffic::read(&out);
+    check(&out, 20_000);
+    assert!(packets.iter().all(|p| p.data[12..16] == [0x81, 0, 0, 7] && p.data.len() <= 918));
+}
+
+fn check(capture: &Path, frames: u64) {
+    let Some(report) = judges::tshark(capture) else { return };
+    assert_eq!(report.frames, frames);
+    assert!(report.verified * 10 > frames * 9, "{report:?}");
+    assert!(report.faults.is_empty(), "{:?}", report.faults);
+}
+
+#[test]
+fn tshark_is_a_judge_that_finds_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    traffic::write_two_labels(dir.path(), 2);
+    let (web, bad) = (dir.path().join("web/web.pcap"), dir.path().join("bad.pcap"));
+    check(&web, 16);
+    // A payload byte is not what its checksum says, and a header is longer than its packet.
+    let mut packets = traffic::read(&web);
+    *packets[3].data.last_mut().unwrap() ^= 1;
+    packets[5].data[14] = 0x4f;
+    traffic::write(&bad, packets);
+    let Some(report) = judges::tshark(&bad) else { return };
+    assert_eq!((report.frames, report.faults.get("tcp checksum")), (16, Some(&1)), "{report:?}");
+    assert!(report.faults.len() > 1, "{report:?}");
+}
