@@ -146,12 +146,12 @@ fn a_disk_that_fills_up_costs_the_new_checkpoint_and_not_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
     traffic::write_two_labels(&dir.path().join("capture"), 20);
     let data = dir.path().join("capture");
-    // A checkpoint of `tiny` has about 1 MB; two are kept, and a third is there while it is written.
-    let Some(disk) = SmallDisk::mount(dir.path().join("disk"), "5m") else { return };
+    // A checkpoint of `tiny` has about 2.5 MB; two are kept, and a third is there while it is written.
+    let Some(disk) = SmallDisk::mount(dir.path().join("disk"), "12m") else { return };
     let out = disk.0.join("model");
     train_tiny(&data, &out, 5);
     let ballast = disk.0.join("ballast");
-    let _ = std::fs::write(&ballast, vec![1u8; 5 << 20]);
+    let _ = std::fs::write(&ballast, vec![1u8; 12 << 20]);
 
     let more = ["train", "--data", text(&data), "--out", text(&out), "--steps", "5", "--preset", "tiny", "--quiet"];
     let error = fail(1, &[&more[..], &["--batch", "2", "--seq-len", "64"]].concat());
