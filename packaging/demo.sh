@@ -170,8 +170,8 @@ for label in web dns ssh; do
     tshark -r "$WORK/capture/$label/$label.pcap" -c 1 >/dev/null 2>&1 || die "no $label traffic was captured; see $WORK/log"
 done
 
-step "training the preset small for $MINUTES minutes on the first 96 bytes of each packet"
-"$BIN" train --data "$WORK/capture" --keep 96 --preset small --seq-len 256 --held-out 0.1 --minutes "$MINUTES" \
+step "training the preset small for $MINUTES minutes"
+"$BIN" train --data "$WORK/capture" --preset small --held-out 0.1 --minutes "$MINUTES" \
     --out "$WORK/model" --json >"$WORK/train.json"
 
 step "generating as many flows as were captured, at most 60 a label, and replaying them onto a tap"
@@ -179,8 +179,8 @@ mkdir -p "$WORK/generated" "$WORK/tap"
 for label in web dns ssh; do
     real=$("$BIN" inspect --quiet --top 0 --json "$WORK/capture/$label/$label.pcap" |
         python3 -c 'import json,sys; print(min(60, json.load(sys.stdin)["flows"]))')
-    "$BIN" generate --quiet --model "$WORK/model" --label "$label" --flows "$real" --seed 7 --temperature 0.8 \
-        --flow-packets-max 200 --streams 64 -w "$WORK/generated/$label.pcap"
+    "$BIN" generate --quiet --model "$WORK/model" --label "$label" --flows "$real" --seed 7 --streams 64 \
+        -w "$WORK/generated/$label.pcap"
     # The tap is made beforehand, so that the sniffer is there before the first packet.
     ip -n "$TAPNS" tuntap add dev "wm$label" mode tap
     ip -n "$TAPNS" link set "wm$label" up

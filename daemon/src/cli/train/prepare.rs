@@ -86,22 +86,23 @@ fn seconds_per_step(args: &TrainArgs, config: &MambaConfig) -> Result<f64> {
 
 /// What the held-out flows cost two plain models.
 pub(super) fn baselines(train: &Dataset, held_out: &Dataset, codec: &dyn Codec) -> Vec<Baseline> {
-    let (size, bytes) = (codec.vocab_size(), held_out.byte_count());
+    let (bytes, packets) = (held_out.byte_count(), held_out.packet_count());
     if bytes == 0 {
         return Vec::new();
     }
     let samples = || train.samples().iter().map(|s| train.tokens(s));
-    let cost = |model: &dyn PlainModel| {
+    let measure = |name, model: &dyn PlainModel| {
         let nats: f64 = held_out.samples().iter().map(|s| model.nats(held_out.tokens(s))).sum();
-        nats / std::f64::consts::LN_2 / bytes as f64
+        let bits = nats / std::f64::consts::LN_2;
+        Baseline { name, bits_per_byte: bits / bytes as f64, bits_per_packet: bits / packets as f64 }
     };
-    let markov = Baseline { name: "Markov of order 2", bits_per_byte: cost(&Markov::fit(samples(), size, 2)) };
+    let size = codec.vocab_size();
+    let markov = measure("Markov of order 2", &Markov::fit(samples(), size, 2));
     // Places in a packet mean something only where a token is a byte.
     let packet_end = (0..size as u32).map(Token).find(|t| codec.ends_packet(*t));
     match packet_end.filter(|_| codec.grammar().is_none()) {
-        Some(packet_end) => {
-            let bits_per_byte = cost(&PerPosition::fit(samples(), size, packet_end));
-            vec![Baseline { name: "byte frequency by position", bits_per_byte }, markov]
+        Some(end) => {
+            vec![measure("byte frequency by position", &PerPosition::fit(samples(), size, end)), markov]
         }
         None => vec![markov],
     }

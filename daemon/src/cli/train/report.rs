@@ -37,6 +37,7 @@ pub(super) struct Measured {
 pub(super) struct Baseline {
     pub(super) name: &'static str,
     pub(super) bits_per_byte: f64,
+    pub(super) bits_per_packet: f64,
 }
 
 /// What `eval` comes to a token, a byte and a packet.
@@ -64,12 +65,12 @@ pub(super) fn print_summary(s: &Summary) -> Result<()> {
     text += &format!("held out ({} flows)            bits/byte   bits/packet\n", s.held_out_flows);
     match &s.held_out {
         Some(m) => {
-            text += &format!("  the model                 {:>11.3} {:>13.0}\n", m.bits_per_byte, m.bits_per_packet)
+            text += &format!("  the model                 {:>11.3} {:>13.1}\n", m.bits_per_byte, m.bits_per_packet)
         }
         None => text += "  the model                  not measured\n",
     }
     for b in &s.baselines {
-        text += &format!("  {:<26}{:>11.3}\n", b.name, b.bits_per_byte);
+        text += &format!("  {:<26}{:>11.3} {:>13.1}\n", b.name, b.bits_per_byte, b.bits_per_packet);
     }
     text += &format!("checkpoint: {}\n", s.checkpoint.display());
     print_text(&text)
