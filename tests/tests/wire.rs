@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use wiremamba_tests::judges;
-use wiremamba_tests::program::{json, succeed, train_tiny};
+use wiremamba_tests::program::{fail, json, succeed, train_tiny};
 use wiremamba_tests::traffic;
 
 /// Packets of the real captures, as their readme counts them.
@@ -64,6 +64,34 @@ fn tshark_finds_no_fault_in_what_a_barely_trained_model_sends_under_the_mask() {
     let packets = traffic::read(&out);
     check(&out, 20_000);
     assert!(packets.iter().all(|p| p.data[12..16] == [0x81, 0, 0, 7] && p.data.len() <= 918));
+}
+
+#[test]
+fn a_session_prompts_with_the_interleaved_flows_of_one_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let (capture, model, out) = (dir.path().join("capture"), dir.path().join("model"), dir.path().join("out.pcap"));
+    traffic::write_two_labels(&capture, 1);
+    // The two flows of the one client, packet by packet.
+    let [web, dns] = ["web", "dns"].map(|label| traffic::read(&capture.join(format!("{label}/{label}.pcap"))));
+    let mixed: Vec<_> = web.into_iter().zip(dns).flat_map(|(web, dns)| [web, dns]).collect();
+    std::fs::remove_dir_all(&capture).unwrap();
+    std::fs::create_dir_all(capture.join("lab")).unwrap();
+    let path = capture.join("lab/mixed.pcap");
+    traffic::write(&path, mixed);
+    train_tiny(&capture, &model, 2);
+
+    let (model, path) = (model.to_str().unwrap(), path.to_str().unwrap());
+    let prompt = ["--prompt", path, "--prompt-packets", "16", "--prompt-sample", "session"];
+    let args = ["generate", "--model", model, "--flows", "1", "--flow-packets-max", "16", "-q", "-w"];
+    succeed(&[&args[..], &[out.to_str().unwrap()], &prompt].concat());
+    let packets = traffic::read(&out);
+    let protocols: Vec<u8> = packets.iter().map(|p| p.data[23]).collect();
+    assert_eq!(protocols, [6, 17].repeat(8));
+    let client = &packets[0].data[26..30];
+    assert!(packets.iter().all(|p| &p.data[26..30] == client || &p.data[30..34] == client));
+
+    let sessions = ["train", "--data", path, "--out", "/nonexistent/out", "--sample", "session", "--codec", "bytes"];
+    assert!(fail(2, &sessions).contains("--sample"));
 }
 
 fn check(capture: &Path, frames: u64) {

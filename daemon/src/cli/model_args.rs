@@ -25,7 +25,7 @@ impl From<PresetArg> for Preset {
 }
 
 /// How packets become tokens.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum CodecArg {
     /// What senders decide, relative to what was sent before; everything else is computed when rendered
     Wire,

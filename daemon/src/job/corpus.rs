@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use wiremamba_model::codec::LabelId;
-use wiremamba_model::flow::Session;
+use wiremamba_model::flow::{Flow, Session, SessionLimits, into_sessions};
 
 use crate::source::collection::{LabelledCapture, ManifestFilter, from_manifest, from_paths};
-use crate::source::flows::{FlowSet, Progress, ReadLimits, read_flows};
+use crate::source::flows::{FlowSet, LabelledFlow, Progress, ReadLimits, read_flows};
 
 /// Which captures to read, as arguments of a command.
 #[derive(Debug, Args)]
@@ -32,6 +32,42 @@ pub struct CorpusArgs {
     /// Stop reading after this many packets
     #[arg(long, value_name = "N")]
     pub packets_max: Option<u64>,
+    /// What one sample is: a flow, or all flows of one client, interleaved, until it is silent for 10 s (at most 32)
+    #[arg(long, value_enum, default_value_t = Sample::Flow)]
+    pub sample: Sample,
+}
+
+/// What one sample is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Sample {
+    /// One 5-tuple, both directions.
+    #[default]
+    Flow,
+    /// One client's flows, interleaved.
+    Session,
+}
+
+impl Sample {
+    /// Makes samples of flows, which come in the order in which [`read_flows`] gives them.
+    pub fn make(self, flows: Vec<LabelledFlow>) -> Vec<(usize, Session)> {
+        match self {
+            Self::Flow => flows.into_iter().map(|f| (f.label, Session::from(f.flow))).collect(),
+            Self::Session => {
+                let mut captures: Vec<(usize, usize, Vec<Flow>)> = Vec::new();
+                for LabelledFlow { label, capture, flow } in flows {
+                    match captures.last_mut() {
+                        Some(last) if last.1 == capture => last.2.push(flow),
+                        _ => captures.push((label, capture, vec![flow])),
+                    }
+                }
+                let sessions = |flows| into_sessions(flows, &SessionLimits::default());
+                captures
+                    .into_iter()
+                    .flat_map(|(label, _, flows)| sessions(flows).into_iter().map(move |s| (label, s)))
+                    .collect()
+            }
+        }
+    }
 }
 
 /// Labelled flows, ready for a codec.
@@ -76,8 +112,8 @@ impl Corpus {
         }
         let label = |index: usize| LabelId(u16::try_from(index).unwrap_or(u16::MAX));
         anyhow::ensure!(set.labels.len() < usize::from(u16::MAX), "{} labels are too many", set.labels.len());
-        let flows = std::mem::take(&mut set.flows);
-        let sessions = flows.into_iter().map(|f| (label(f.label), Session::from(f.flow))).collect();
+        let samples = args.sample.make(std::mem::take(&mut set.flows));
+        let sessions = samples.into_iter().map(|(index, session)| (label(index), session)).collect();
         Ok(Self { set, sessions })
     }
 
@@ -86,7 +122,7 @@ impl Corpus {
         &self.set.labels
     }
 
-    /// The flows with their labels.
+    /// The samples with their labels.
     pub fn sessions(&self) -> &[(LabelId, Session)] {
         &self.sessions
     }
@@ -96,7 +132,7 @@ impl Corpus {
         &self.set
     }
 
-    /// The flows with their labels' places in `labels`, for a codec that was made on other captures.
+    /// The samples with their labels' places in `labels`, for a codec that was made on other captures.
     ///
     /// # Errors
     /// A label that is not in `labels`.

@@ -13,6 +13,7 @@ use wiremamba_model::flow::Session;
 use wiremamba_model::generate::{Arrivals, GenerateOptions, Generator, Request, Sampling};
 use wiremamba_model::packet::Timestamp;
 
+use super::corpus::Sample;
 use super::mix::{self, Labels};
 use super::plan::PlanArgs;
 use super::ranges;
@@ -44,6 +45,9 @@ pub struct SamplingArgs {
     /// Packets of a flow that --prompt takes
     #[arg(long, value_name = "N", default_value_t = 1, requires = "prompt", value_parser = ranges::at_least_one)]
     pub prompt_packets: usize,
+    /// What one prompt is, as --sample of the training: a flow, or all flows of one client, interleaved
+    #[arg(long, value_enum, default_value_t = Sample::Flow, requires = "prompt")]
+    pub prompt_sample: Sample,
     /// Below 1 more usual, above 1 more unusual tokens; 0 takes the likeliest
     #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true, value_parser = ranges::temperature)]
     pub temperature: f32,
@@ -110,7 +114,7 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
         mix => Labels::drawn(mix, args.seed, codec.as_ref())?,
     };
     let prompts = match &args.prompt {
-        Some(capture) => prompts(capture, args.prompt_packets, &labels.ids(), codec.as_ref())?,
+        Some(capture) => prompts(capture, args.prompt_sample, args.prompt_packets, &labels.ids(), codec.as_ref())?,
         None => Vec::new(),
     };
     let options = GenerateOptions {
@@ -148,22 +152,24 @@ fn with_plan(codec: Arc<dyn Codec>, args: &PlanArgs) -> Result<Arc<dyn Codec>> {
     }
 }
 
-/// Prompts made of the first packets of each flow in `capture`; labels take turns.
+/// Prompts made of the first packets of each sample in `capture`; labels take turns.
 fn prompts(
     capture: &Path,
+    sample: Sample,
     packets: usize,
     labels: &[LabelId],
     codec: &dyn Codec,
 ) -> Result<Vec<(LabelId, Vec<Token>)>> {
     let captures = crate::source::collection::from_paths(&[capture.to_owned()], None)?;
     let set = read_flows(&captures, &ReadLimits::default(), |_| {}).context("cannot read --prompt")?;
-    let prompt = |(i, flow): (usize, crate::source::flows::LabelledFlow)| {
+    let prompt = |(i, (_, session)): (usize, (usize, Session))| {
         let mut tokens = Vec::new();
         let label = labels[i % labels.len()];
-        codec.encode_prompt(label, &Session::from(flow.flow), packets, &mut tokens);
+        codec.encode_prompt(label, &session, packets, &mut tokens);
         (label, tokens)
     };
-    let prompts: Vec<_> = set.flows.into_iter().enumerate().map(prompt).filter(|(_, t)| t.len() > 1).collect();
+    let prompts: Vec<_> =
+        sample.make(set.flows).into_iter().enumerate().map(prompt).filter(|(_, t)| t.len() > 1).collect();
     ensure!(!prompts.is_empty(), "{} holds no flow to prompt with", capture.display());
     Ok(prompts)
 }

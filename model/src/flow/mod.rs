@@ -4,6 +4,7 @@
 //! inspection and the live service alike.
 
 mod dissect;
+mod session;
 mod table;
 
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 use crate::packet::{Packet, Timestamp};
 
 pub use dissect::{Dissected, NoFlow, dissect, to_ethernet};
+pub use session::{SessionLimits, into_sessions};
 pub use table::{FlowCounters, FlowLimits, FlowTable};
 
 /// The 5-tuple of a flow, from the point of view of the sender of its first packet.

@@ -22,7 +22,7 @@ use wiremamba_model::train::{Dataset, TrainOptions, TrainState, Trainer};
 use super::model_args::{CodecArg, PresetArg};
 use super::{Context, Misuse, print_json, progress};
 use crate::job;
-use crate::job::corpus::{Corpus, CorpusArgs};
+use crate::job::corpus::{Corpus, CorpusArgs, Sample};
 use crate::job::model::Model;
 use crate::job::plan::PlanArgs;
 use crate::job::ranges;
@@ -146,6 +146,9 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
         return Err(
             Misuse("--keep and --vocab are settings of --codec bytes; add that, or leave them away".into()).into()
         );
+    }
+    if args.codec == CodecArg::Bytes && args.corpus.sample == Sample::Session {
+        return Err(Misuse("--codec bytes cannot tell flows apart; leave --sample session away".into()).into());
     }
     let (_, device) = args.device.resolve()?;
     tracing::info!(device, "computing on");
