@@ -1,6 +1,6 @@
 //! Other people's programs that say whether traffic is right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -17,6 +17,8 @@ pub struct Tshark {
     pub faults: BTreeMap<String, u64>,
     /// What a sender may do and an analyst wants to know: retransmissions, gaps, resets.
     pub notes: BTreeMap<String, u64>,
+    /// Streams with a byte sent into a zero window.
+    probed: HashSet<String>,
 }
 
 /// The layers that are looked at: those that the renderer computes. A payload is the model's own.
@@ -25,7 +27,9 @@ const CHECKSUMS: [&str; 5] = ["ip", "tcp", "udp", "icmp", "icmpv6"];
 /// `expert.severity` of an error: epan/proto.h.
 const SEVERITY_ERROR: u64 = 0x0080_0000;
 /// Warnings that are faults here, because the sender is one program that knows what it sent.
-const FAULTY_WARNINGS: [&str; 3] = ["ACKed segment that wasn't captured", "Illegal", "Bogus"];
+const FAULTY_WARNINGS: [&str; 2] = ["Illegal", "Bogus"];
+const UNSEEN: &str = "ACKed segment that wasn't captured";
+const PROBE: &str = "Zero Window Probe";
 
 /// Lets tshark look at a capture; `None` with a line where there is no tshark.
 pub fn tshark(capture: &Path) -> Option<Tshark> {
@@ -52,7 +56,7 @@ pub fn tshark(capture: &Path) -> Option<Tshark> {
     for protocol in CHECKSUMS {
         command.args(["-e", &format!("{protocol}.checksum.status")]);
     }
-    command.args(["-e", "_ws.expert.severity", "-e", "_ws.malformed", "-e", "_ws.expert.message"]);
+    command.args(["-e", "_ws.expert.severity", "-e", "_ws.malformed", "-e", "tcp.stream", "-e", "_ws.expert.message"]);
     let output = ran(&mut command);
     let mut report = Tshark::default();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
@@ -75,7 +79,7 @@ impl Tshark {
             }
         }
         self.verified += u64::from(statuses.iter().any(|s| has(s, "1")) && !statuses.iter().any(|s| has(s, "0")));
-        let [severities, malformed, messages] = &fields[CHECKSUMS.len() + 1..] else {
+        let [severities, malformed, stream, messages] = &fields[CHECKSUMS.len() + 1..] else {
             panic!("tshark printed a line of {} fields: {line}", fields.len());
         };
         if messages.is_empty() && malformed.is_empty() {
@@ -83,7 +87,12 @@ impl Tshark {
         }
         let is_error =
             severities.split(' ').filter_map(|s| s.parse::<u64>().ok()).any(|s| s & 0x00f0_0000 == SEVERITY_ERROR);
-        let is_faulty = FAULTY_WARNINGS.iter().any(|w| messages.contains(w));
+        if messages.contains(PROBE) {
+            self.probed.insert((*stream).to_owned());
+        }
+        // tshark does not count the byte of a probe as sent, so that it misses it when it is acknowledged.
+        let is_unseen = messages.contains(UNSEEN) && !self.probed.contains(*stream);
+        let is_faulty = is_unseen || FAULTY_WARNINGS.iter().any(|w| messages.contains(w));
         let message = if messages.is_empty() { malformed } else { messages };
         let by_what = if is_error || is_faulty || !malformed.is_empty() { &mut self.faults } else { &mut self.notes };
         // Numbers in a message would make as many kinds as there are frames.

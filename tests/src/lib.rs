@@ -9,4 +9,5 @@ pub mod judges;
 pub mod netns;
 pub mod program;
 pub mod sniffer;
+pub mod tcp;
 pub mod traffic;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use wiremamba_tests::judges;
 use wiremamba_tests::program::{fail, json, succeed, train_tiny};
-use wiremamba_tests::traffic;
+use wiremamba_tests::{tcp, traffic};
 
 /// Packets of the real captures, as their readme counts them.
 const REAL_PACKETS: u64 = 387_884;
@@ -95,14 +95,30 @@ fn a_session_prompts_with_the_interleaved_flows_of_one_client() {
 }
 
 fn check(capture: &Path, frames: u64) {
+    let contradictions = tcp::contradictions(&traffic::read(capture));
+    assert!(
+        contradictions.is_empty(),
+        "{}: {:#?}",
+        contradictions.len(),
+        &contradictions[..contradictions.len().min(5)]
+    );
     let Some(report) = judges::tshark(capture) else { return };
     assert_eq!(report.frames, frames);
     assert!(report.verified * 10 > frames * 9, "{report:?}");
     assert!(report.faults.is_empty(), "{:?}", report.faults);
 }
 
+/// `WIREMAMBA_JUDGED=FILE cargo test --release -p wiremamba-tests --test wire -- --ignored --nocapture`
 #[test]
-fn tshark_is_a_judge_that_finds_what_is_wrong() {
+#[ignore = "judges a capture of any size that somebody generated"]
+fn the_judges_find_nothing_in_a_capture_given() {
+    let path = std::env::var("WIREMAMBA_JUDGED").expect("WIREMAMBA_JUDGED names a generated capture");
+    check(Path::new(&path), traffic::read(Path::new(&path)).len() as u64);
+    eprintln!("{:#?}", judges::tshark(Path::new(&path)));
+}
+
+#[test]
+fn the_judges_find_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     traffic::write_two_labels(dir.path(), 2);
     let (web, bad) = (dir.path().join("web/web.pcap"), dir.path().join("bad.pcap"));
@@ -111,8 +127,13 @@ fn tshark_is_a_judge_that_finds_what_is_wrong() {
     let mut packets = traffic::read(&web);
     *packets[3].data.last_mut().unwrap() ^= 1;
     packets[5].data[14] = 0x4f;
-    traffic::write(&bad, packets);
+    traffic::write(&bad, packets.clone());
     let Some(report) = judges::tshark(&bad) else { return };
     assert_eq!((report.frames, report.faults.get("tcp checksum")), (16, Some(&1)), "{report:?}");
     assert!(report.faults.len() > 1, "{report:?}");
+
+    // A sequence number out of the blue.
+    assert!(tcp::contradictions(&packets).is_empty());
+    packets[9].data[38..42].copy_from_slice(&[0x70; 4]);
+    assert!(!tcp::contradictions(&packets).is_empty());
 }

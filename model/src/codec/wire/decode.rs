@@ -318,7 +318,12 @@ impl Renderer {
             Proto::Icmp => (if v6 { ICMPV6 } else { ICMP }, false),
         };
         let ports = if has_ports { (orig_port, resp_port) } else { (0, 0) };
-        let mut facts = Facts::new(FiveTuple { orig, resp, orig_port: ports.0, resp_port: ports.1, protocol });
+        let mut tuple = FiveTuple { orig, resp, orig_port: ports.0, resp_port: ports.1, protocol };
+        // Two flows that are open at once never share a 5-tuple, not even where the model chose the port.
+        while has_ports && self.slots.iter().any(|s| s.facts.tuple.key() == tuple.key()) {
+            tuple.orig_port = plan::ephemeral_port(&mut self.rng);
+        }
+        let mut facts = Facts::new(tuple);
         facts.isn = [Some(self.rng.next_u32()), Some(self.rng.next_u32())];
         let mut side = || RenderedSide {
             id: self.rng.next_u32() as u16,
