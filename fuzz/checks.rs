@@ -23,14 +23,13 @@ static STRINGS: LazyLock<Dictionary> = LazyLock::new(|| {
     let strings = [&b"GET "[..], b" HTTP/1.1\r\n", b"\0\0", b"\x16\x03"];
     Dictionary::new(strings.map(Into::into).to_vec()).expect("four strings")
 });
-static CODEC: LazyLock<WireCodec> = LazyLock::new(|| {
-    WireCodec::fit(vec!["lab".into()], 0, false, Plan::default(), &[]).expect("a label is enough")
-});
+static CODEC: LazyLock<WireCodec> =
+    LazyLock::new(|| WireCodec::fit(vec!["lab".into()], 0, false, Plan::default(), &[]).expect("a label is enough"));
 
 /// Any bytes are a frame or are refused with a layer; a frame renders, and what is rendered is that frame.
 ///
 /// Input: link type, then the frame.
-pub fn parse(data: &[u8]) {
+pub(crate) fn parse(data: &[u8]) {
     let Some((&link, data)) = data.split_first() else { return };
     let packet = packet(link, Timestamp::default(), data);
     match parse_frame(&packet) {
@@ -50,7 +49,7 @@ pub fn parse(data: &[u8]) {
 /// Any packets come back exactly, their gaps within 1 %; and what a model would learn of them is whole.
 ///
 /// Input: for each packet link type, exponent of the gap, length (big-endian), bytes.
-pub fn encode(data: &[u8]) {
+pub(crate) fn encode(data: &[u8]) {
     let packets = packets(data);
     let Some(first) = packets.first() else { return };
     let (mut encoder, mut decoder) = (LosslessEncoder::new(&STRINGS, first.ts), decoder(&STRINGS, first.ts));
@@ -77,7 +76,7 @@ pub fn encode(data: &[u8]) {
 /// Any tokens decode to something; those that the grammar allows, to valid frames only.
 ///
 /// Input: pairs of bytes, each a token, or a choice among the allowed ones.
-pub fn decode(data: &[u8]) {
+pub(crate) fn decode(data: &[u8]) {
     let numbers: Vec<usize> = data.chunks_exact(2).map(|b| usize::from(b[0]) << 8 | usize::from(b[1])).collect();
     let any: Vec<Token> = numbers.iter().map(|n| Token((n % (CODEC.vocab_size() + 1)) as u32)).collect();
     CODEC.decode(&any, &mut chance());

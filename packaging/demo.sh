@@ -5,14 +5,14 @@ cd "$(dirname "$0")/.."
 # shellcheck source=packaging/lib.sh
 . packaging/lib.sh
 
-MINUTES=2
+MINUTES=1
 NO_INSTALL=0
 usage() {
     cat <<'EOF'
 usage: packaging/demo.sh [--minutes M] [--no-install]
 
 Makes real traffic in network namespaces of its own (web over TLS, DNS, ssh), captures it, trains a small
-model on it for M minutes (default 2), generates new flows, replays them onto a tap, captures what arrives
+model on it for M minutes (default 1), generates new flows, replays them onto a tap, captures what arrives
 there, and prints a table of what went in and what came out. Needs root, and /dev/net/tun.
 Debian packages that are missing are installed, unless --no-install is given.
 EOF
@@ -171,7 +171,7 @@ for label in web dns ssh; do
 done
 
 step "training the preset small for $MINUTES minutes"
-"$BIN" train --data "$WORK/capture" --preset small --held-out 0.1 --minutes "$MINUTES" \
+"$BIN" train --data "$WORK/capture" --preset small --batch 2 --held-out 0.1 --minutes "$MINUTES" \
     --out "$WORK/model" --json >"$WORK/train.json"
 
 step "generating as many flows as were captured, at most 60 a label, and replaying them onto a tap"

@@ -1,7 +1,7 @@
 //! The `wire` codec: the model decides, the renderer computes.
 //!
 //! A sample is a label, the packets of a session in the order of their times, and `<|endoftext|>`. The tokens of a
-//! packet say what its sender decided, relative to what both sides did before; [`decode`] computes everything else.
+//! packet say what its sender decided, relative to what both sides did before; `decode` computes everything else.
 //!
 //! # The language
 //!
@@ -49,7 +49,7 @@
 //!   this side's plus one. A message is a payload after one of the other side or after a pushed one; every UDP payload is
 //!   one. `tls:T` is a record header, with the record's length; records follow one another through the stream.
 //! - **Identifiers.** `name` and `dns` (labels without the final zero) are a name of the session, new with the length of
-//!   its text or one of the last 8; `quad` is an IPv4 address in text. [`Plan`](crate::wire::plan::Plan) says what they are
+//!   its text or one of the last 8; `quad` is an IPv4 address in text. [`Plan`] says what they are
 //!   called when rendered.
 //! - **Without loss** ([`lossless`]) the same tokens are followed by `fix` and a patch where the rendered frame differs
 //!   from the captured one, from which both ends learn addresses, numbers and clocks; what has no structure is `raw`.
