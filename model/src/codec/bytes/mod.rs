@@ -228,7 +228,10 @@ impl Codec for BytesCodec {
         while let Some(piece) = pieces.next() {
             let last = pieces.peek().is_none();
             // Nothing between label and end, or after the last `<|pkt|>` of an open sample, is no packet at all.
-            if last && piece.is_empty() && (first || end.is_none()) {
+            // Nor is blank space, as in the text.
+            let is_blank = |t: &Token| self.vocabulary.text(*t).is_some_and(|text| text.trim_ascii().is_empty());
+            if last && piece.iter().all(is_blank) && (first || end.is_none()) {
+                decoded.malformed_tokens += piece.len() as u64;
                 break;
             }
             first = false;
