@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use super::lossless::{LosslessEncoder, decoder};
 use super::*;
 use crate::packet::{Packet, Timestamp};
-use crate::wire::parse::{Transport, parse};
+use crate::wire::parse::{Tcp, Transport, parse};
 
 fn codec() -> WireCodec {
     let strings = [&b"GET "[..], b"HTTP/1.1\r\n", b"\0\0"].map(Into::into).to_vec();
@@ -117,6 +117,73 @@ fn the_codec_comes_back_from_its_files() {
     let CodecSpec::Wire(mut other) = spec else { panic!("it was wire") };
     other.strings.pop();
     assert!(WireCodec::from_spec(other, &json).is_err());
+}
+
+/// A query for `name`, a ClientHello and a GET that carry it, each in a flow of one client.
+fn session_of_one_name(name: &str) -> Vec<Packet> {
+    let short = |n: usize| (n as u16).to_be_bytes();
+    let mut query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0".to_vec();
+    for label in name.split('.') {
+        query.push(label.len() as u8);
+        query.extend_from_slice(label.as_bytes());
+    }
+    query.extend_from_slice(b"\0\0\x01\0\x01");
+
+    // RFC 8446, section 4.1.2, with one cipher suite and one extension (RFC 6066, section 3).
+    let mut hello = [b"\x03\x03".as_slice(), &[7; 32], b"\0\0\x02\x13\x01\x01\0"].concat();
+    hello.extend_from_slice(&short(name.len() + 9));
+    hello.extend_from_slice(&[&[0, 0], &short(name.len() + 5)[..], &short(name.len() + 3), &[0]].concat());
+    hello.extend_from_slice(&[&short(name.len())[..], name.as_bytes()].concat());
+    let hello = [&[1, 0], &short(hello.len())[..], &hello].concat();
+    let record = [&[22, 3, 1], &short(hello.len())[..], &hello].concat();
+
+    let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n").into_bytes();
+    let frame = |transport, payload: &[u8], second: i64| {
+        let protocol = if matches!(transport, Transport::Tcp(_)) { 6 } else { 17 };
+        let [src, dst] = ["192.0.2.5", "203.0.113.9"].map(|a| a.parse().expect("an address"));
+        let ip = crate::wire::parse::Ip { src, dst, protocol, tos: 0, ttl: 64, id: 1, df: true };
+        let link = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0";
+        let mut data = Vec::new();
+        let frame = crate::wire::parse::Frame { link, ip, transport, payload, payload_len: payload.len() };
+        crate::wire::render::render(&frame, &mut data);
+        let ts = Timestamp::from_parts(1_700_000_000 + second, 0);
+        Packet { ts, linktype: LinkType::ETHERNET, len: data.len() as u32, data }
+    };
+    let tcp = |dst_port| {
+        let [src_port, seq, ack] = [50_000 + dst_port, 1000, 2000];
+        let (seq, ack) = (u32::from(seq), u32::from(ack));
+        Transport::Tcp(Tcp { src_port, dst_port, seq, ack, flags: 0x18, window: 500, urgent: 0, options: &[] })
+    };
+    vec![
+        frame(Transport::Udp { src_port: 50_000, dst_port: 53 }, &query, 0),
+        frame(tcp(443), &record, 1),
+        frame(tcp(80), &request, 2),
+    ]
+}
+
+#[test]
+fn dns_sni_and_host_of_a_session_stay_one_name() {
+    let (captured, mut codec) = ("intranet.example.org", codec());
+    let packets = session_of_one_name(captured);
+    for keep_names in [true, false] {
+        codec.keep_names = keep_names;
+        let mut tokens = vec![codec.label_token(LabelId(0))];
+        let mut encoder = codec.encoder();
+        packets.iter().for_each(|p| encoder.packet(p, &mut tokens).expect("has structure"));
+        tokens.push(codec.end_token());
+        let rendered = codec.decode(&tokens, &mut render(1)).packets;
+        let mut found = Vec::new();
+        for (packet, is_dns) in rendered.iter().zip([true, false, false]) {
+            let frame = parse(packet).expect("rendered");
+            let spans = super::names::find(frame.payload, is_dns, !is_dns);
+            assert_eq!(spans.len(), 1, "{:02x?}", frame.payload);
+            found.push(String::from_utf8(spans[0].name.clone()).expect("text"));
+        }
+        assert_eq!(found.len(), 3);
+        assert!(found.iter().all(|name| *name == found[0]), "{found:?}");
+        assert_eq!(found[0] == captured, keep_names, "{found:?}");
+        assert_eq!(found[0].len(), captured.len());
+    }
 }
 
 proptest! {

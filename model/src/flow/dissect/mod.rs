@@ -39,6 +39,10 @@ pub struct Dissected {
     pub tcp_flags: Option<u8>,
     /// Where the IP header begins.
     pub ip_offset: usize,
+    /// Where the header above IP begins, behind options and extension headers; it may lie beyond the captured bytes.
+    pub transport_offset: usize,
+    /// Where the captured part of the IP packet ends: what lies behind it is padding or a check sequence.
+    pub ip_end: usize,
     /// Where the headers end: after the TCP (with options), UDP, SCTP common or ICMP header, else after the IP header
     /// and its extensions. Never beyond the captured bytes nor beyond the end of the IP packet.
     pub payload_offset: usize,
@@ -242,6 +246,8 @@ fn transport(data: &[u8], ip_offset: usize, ip: IpLayer) -> Result<Dissected, No
         },
         tcp_flags,
         ip_offset,
+        transport_offset: at,
+        ip_end: readable_end,
         payload_offset: (at + header_len).min(readable_end),
         headers_cut: at + header_len > readable_end && cut_by_capture,
         later_fragment: ip.later_fragment,
