@@ -7,4 +7,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod evaluation;
+pub mod fields;
+pub mod halves;
+pub mod nprint;
+pub mod similarity;
+pub mod stats;
+pub mod timing;
 pub mod view;

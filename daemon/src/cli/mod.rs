@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 misuse.
 
 mod bench;
+mod eval;
 mod generate;
 mod inspect;
 mod model_args;
@@ -46,6 +47,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Show what is in a capture or a checkpoint
     Inspect(inspect::InspectArgs),
+    /// Judge how close synthetic traffic is to real traffic
+    Eval(eval::EvalArgs),
     /// Measure training and decoding on this machine
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -126,6 +129,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Generate(args) => generate::run(args, context),
         Command::Replay(args) => replay::run(args, context),
         Command::Inspect(args) => inspect::run(args, context),
+        Command::Eval(args) => eval::run(args, context),
         Command::Bench(command) => bench::run(command, context),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "wiremamba", &mut io::stdout());

@@ -1,6 +1,7 @@
 //! Work that several commands share: finding captures, reading them into labelled flows, opening checkpoints.
 
 pub mod corpus;
+pub mod eval;
 mod mix;
 pub mod model;
 pub mod plan;

@@ -1,0 +1,81 @@
+//! `wiremamba eval`: how close synthetic traffic is to real traffic.
+
+mod tables;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use wiremamba_eval::evaluation::Group;
+
+use super::{Context, print_json, print_text, progress};
+use crate::job::eval::{EvalJob, run as judge};
+use crate::source::collection::from_paths;
+
+/// `wiremamba eval`
+#[derive(Debug, Args)]
+pub(super) struct EvalArgs {
+    /// Real captures, or folders of them, that the generator has not seen
+    #[arg(long, value_name = "CAPTURE", num_args = 1.., required = true)]
+    real: Vec<PathBuf>,
+    /// Synthetic captures, or folders of them
+    #[arg(long, value_name = "CAPTURE", num_args = 1.., required = true)]
+    synthetic: Vec<PathBuf>,
+    /// Judge by this group of measures only; may be given more than once [default: all]
+    #[arg(long, value_enum, value_name = "GROUP")]
+    only: Vec<GroupArg>,
+    /// Write all figures as JSON to a file; - is standard output, in place of the tables
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Seed of all chance: which real flows are in which half of the floor
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum GroupArg {
+    /// Header bits and fields
+    Similarity,
+    /// Gaps, durations, sizes
+    Timing,
+}
+
+impl From<GroupArg> for Group {
+    fn from(group: GroupArg) -> Self {
+        match group {
+            GroupArg::Similarity => Self::Similarity,
+            GroupArg::Timing => Self::Timing,
+        }
+    }
+}
+
+pub(super) fn run(args: EvalArgs, context: &Context) -> Result<()> {
+    let paths = |of: &[PathBuf]| -> Result<Vec<PathBuf>> {
+        Ok(from_paths(of, None)?.into_iter().map(|capture| capture.path).collect())
+    };
+    let groups: Vec<Group> = match args.only.as_slice() {
+        [] => GroupArg::value_variants().iter().map(|g| Group::from(*g)).collect(),
+        only => only.iter().map(|g| Group::from(*g)).collect(),
+    };
+    let job = EvalJob { real: paths(&args.real)?, synthetic: paths(&args.synthetic)?, groups, seed: args.seed };
+    let to_stdout = args.json.as_deref() == Some(Path::new("-"));
+    // Opened first: nobody wants to hear of a wrong path after a minute's work.
+    let file = match &args.json {
+        Some(path) if !to_stdout => Some((path, File::create(path).with_context(|| path.display().to_string())?)),
+        _ => None,
+    };
+    let bar = progress::bar(context.quiet, None, "judging");
+    let report = judge(&job, &context.stop, &|packets| bar.inc(packets))?;
+    bar.finish_and_clear();
+    if let Some((path, file)) = file {
+        let mut writer = BufWriter::new(file);
+        let written = serde_json::to_writer_pretty(&mut writer, &report).map_err(std::io::Error::from);
+        written
+            .and_then(|()| writeln!(writer))
+            .and_then(|()| writer.flush())
+            .with_context(|| path.display().to_string())?;
+    }
+    if to_stdout { print_json(&report) } else { print_text(&tables::text(&report)) }
+}

@@ -1,0 +1,85 @@
+//! The report as tables for a terminal.
+
+use std::fmt::Write as _;
+
+use wiremamba_eval::evaluation::Report;
+use wiremamba_eval::similarity::{Averages, SimilarityReport};
+use wiremamba_eval::stats::Distances;
+use wiremamba_eval::timing::TimingReport;
+
+/// All tables.
+pub(super) fn text(report: &Report) -> String {
+    let mut ret = String::new();
+    line(&mut ret, &["", "packets", "flows", "packets of no flow"].map(str::to_owned));
+    for (name, size) in [("real", report.captures.real), ("synthetic", report.captures.synthetic)] {
+        let numbers = [size.packets, size.flows, size.packets_without_flow].map(|n| n.to_string());
+        line(&mut ret, &[vec![name.to_owned()], numbers.to_vec()].concat());
+    }
+    report.similarity.iter().for_each(|s| similarity(&mut ret, s));
+    report.timing.iter().for_each(|t| timing(&mut ret, t));
+    ret
+}
+
+fn similarity(ret: &mut String, report: &SimilarityReport) {
+    title(ret, "Similarity: Jensen-Shannon distance, 0 equal, 0.833 nothing in common");
+    header(ret, &["synthetic", "matched", "floor", "excess", "indep. bits", "random"]);
+    type Average = fn(&Averages) -> Option<Distances>;
+    let averages: [(&str, Average); 7] = [
+        ("structure", |a| a.structure),
+        ("bit_positional", |a| Some(a.bit_positional)),
+        ("bit_active", |a| Some(a.bit_active)),
+        ("bit_tcp480", |a| Some(a.bit_tcp480)),
+        ("bit_1088", |a| Some(a.bit_1088)),
+        ("bit_all", |a| Some(a.bit_all)),
+        ("identity", |a| a.identity),
+    ];
+    for (name, of) in averages {
+        let all =
+            [&report.pooled, &report.matched, &report.floor, &report.excess, &report.independent_bits, &report.random];
+        row(ret, name, all.map(|a| of(a).map_or(f64::NAN, |d| d.jsd)));
+    }
+    let _ = writeln!(
+        ret,
+        "floor: real against real, 5 halvings of {} flows; matched: synthetic against the same halves, as many flows.\n\
+         The mean over bits tells little by itself: shuffled packets reach its floor.",
+        report.flows_per_half
+    );
+    title(ret, "Fields: Jensen-Shannon distance, total variation, Hellinger distance");
+    header(ret, &["jsd", "tvd", "hd"]);
+    for (name, d) in &report.fields {
+        row(ret, name, [d.jsd, d.tvd, d.hd]);
+    }
+}
+
+fn timing(ret: &mut String, report: &TimingReport) {
+    title(ret, "Timing and shape: Kolmogorov-Smirnov statistic; Wasserstein distance (decades, or as it is)");
+    header(ret, &["synthetic", "matched", "floor", "Wasserstein"]);
+    let all = [&report.pooled, &report.matched, &report.floor];
+    for (name, gap) in &report.pooled.kinds {
+        let [a, b, c] = all.map(|g| g.kinds.get(name).map_or(f64::NAN, |gap| gap.ks));
+        row(ret, name, [a, b, c, gap.wasserstein]);
+    }
+    row(ret, "mean", all.map(|g| g.mean_ks));
+}
+
+fn title(ret: &mut String, text: &str) {
+    let _ = writeln!(ret, "\n{text}");
+}
+
+fn header(ret: &mut String, columns: &[&str]) {
+    line(ret, &[vec![String::new()], columns.iter().map(|c| (*c).to_owned()).collect()].concat());
+}
+
+fn row<const N: usize>(ret: &mut String, name: &str, values: [f64; N]) {
+    let values = values.map(|v| if v.is_nan() { "-".to_owned() } else { format!("{v:.3}") });
+    line(ret, &[vec![name.to_owned()], values.to_vec()].concat());
+}
+
+fn line(ret: &mut String, cells: &[String]) {
+    let (name, values) = cells.split_first().expect("a row has a name");
+    let _ = write!(ret, "{name:<30}");
+    for value in values {
+        let _ = write!(ret, " {value:>12}");
+    }
+    ret.push('\n');
+}

@@ -1,0 +1,133 @@
+//! All groups of measures over one side's flows at once, and what comes out of two sides.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use wiremamba_model::flow::Flow;
+use wiremamba_model::packet::Packet;
+
+use super::halves::Halves;
+use super::similarity::{self, SimilarityReport};
+use super::timing::{self, TimingReport};
+use super::view::{View, views};
+
+/// A group of measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Group {
+    /// Header bits and fields.
+    Similarity,
+    /// Gaps, durations, sizes.
+    Timing,
+}
+
+/// The accumulators of one side.
+#[derive(Debug, Clone)]
+pub struct Side {
+    packets: u64,
+    strays: u64,
+    flows: u64,
+    similarity: Option<similarity::Side>,
+    timing: Option<timing::Side>,
+}
+
+impl Side {
+    /// The real side.
+    pub fn real(groups: &[Group], halves: &Arc<Halves>, seed: u64) -> Self {
+        Self::new(groups, similarity::Side::real(Arc::clone(halves), seed))
+    }
+
+    /// The synthetic side.
+    pub fn synthetic(groups: &[Group], halves: &Arc<Halves>) -> Self {
+        Self::new(groups, similarity::Side::synthetic(Arc::clone(halves)))
+    }
+
+    fn new(groups: &[Group], similarity: similarity::Side) -> Self {
+        Self {
+            packets: 0,
+            strays: 0,
+            flows: 0,
+            similarity: groups.contains(&Group::Similarity).then_some(similarity),
+            timing: groups.contains(&Group::Timing).then(timing::Side::default),
+        }
+    }
+
+    /// A flow, by its number on this side (as the halves were dealt) and the number of its capture.
+    pub fn flow(&mut self, capture: u32, number: usize, flow: &Flow) {
+        let views: Vec<_> = views(flow).collect();
+        self.packets += views.len() as u64;
+        self.flows += 1;
+        if let Some(similarity) = &mut self.similarity {
+            similarity.flow(number, &views);
+        }
+        if let Some(timing) = &mut self.timing {
+            timing.flow(capture, number, &views);
+        }
+    }
+
+    /// A packet that belongs to no flow.
+    pub fn stray(&mut self, packet: &Packet) {
+        self.packets += 1;
+        self.strays += 1;
+        if let Some(similarity) = &mut self.similarity {
+            similarity.stray(&View::new(packet));
+        }
+    }
+
+    /// Takes in another of the same side.
+    pub fn merge(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.strays += other.strays;
+        self.flows += other.flows;
+        if let (Some(a), Some(b)) = (&mut self.similarity, &other.similarity) {
+            a.merge(b);
+        }
+        if let (Some(a), Some(b)) = (&mut self.timing, other.timing) {
+            a.merge(b);
+        }
+    }
+
+    fn size(&self) -> Size {
+        Size { packets: self.packets, packets_without_flow: self.strays, flows: self.flows }
+    }
+}
+
+/// How much there was of one side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Size {
+    /// Packets.
+    pub packets: u64,
+    /// Those that belong to no flow: no IP, or not to be read.
+    pub packets_without_flow: u64,
+    /// Flows.
+    pub flows: u64,
+}
+
+/// How much there was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Sizes {
+    /// The real side.
+    pub real: Size,
+    /// The synthetic side.
+    pub synthetic: Size,
+}
+
+/// What the measures say; groups that were not asked for are left out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// How much there was.
+    pub captures: Sizes,
+    /// Group 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub similarity: Option<SimilarityReport>,
+    /// Group 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timing: Option<TimingReport>,
+}
+
+/// Compares two sides that were dealt the same halves.
+pub fn report(real: Side, synthetic: Side, halves: &Halves) -> Report {
+    let captures = Sizes { real: real.size(), synthetic: synthetic.size() };
+    let similarity = real.similarity.zip(synthetic.similarity).map(|(r, s)| similarity::report(&r, &s));
+    let timing = real.timing.zip(synthetic.timing).map(|(r, s)| timing::report(r, s, halves));
+    Report { captures, similarity, timing }
+}
