@@ -9,6 +9,7 @@ use wiremamba_model::packet::Packet;
 use super::halves::Halves;
 use super::similarity::{self, SimilarityReport};
 use super::timing::{self, TimingReport};
+use super::validity::{Validity, ValidityReport};
 use super::view::{View, views};
 
 /// A group of measures.
@@ -16,6 +17,8 @@ use super::view::{View, views};
 pub enum Group {
     /// Header bits and fields.
     Similarity,
+    /// Rules of the standards, for packets, flows and payloads.
+    Validity,
     /// Gaps, durations, sizes.
     Timing,
 }
@@ -27,6 +30,7 @@ pub struct Side {
     strays: u64,
     flows: u64,
     similarity: Option<similarity::Side>,
+    validity: Option<Validity>,
     timing: Option<timing::Side>,
 }
 
@@ -47,6 +51,7 @@ impl Side {
             strays: 0,
             flows: 0,
             similarity: groups.contains(&Group::Similarity).then_some(similarity),
+            validity: groups.contains(&Group::Validity).then(Validity::default),
             timing: groups.contains(&Group::Timing).then(timing::Side::default),
         }
     }
@@ -59,6 +64,9 @@ impl Side {
         if let Some(similarity) = &mut self.similarity {
             similarity.flow(number, &views);
         }
+        if let Some(validity) = &mut self.validity {
+            validity.flow(flow);
+        }
         if let Some(timing) = &mut self.timing {
             timing.flow(capture, number, &views);
         }
@@ -68,8 +76,12 @@ impl Side {
     pub fn stray(&mut self, packet: &Packet) {
         self.packets += 1;
         self.strays += 1;
+        let view = View::new(packet);
         if let Some(similarity) = &mut self.similarity {
-            similarity.stray(&View::new(packet));
+            similarity.stray(&view);
+        }
+        if let Some(validity) = &mut self.validity {
+            validity.packet_without_flow(&view);
         }
     }
 
@@ -79,6 +91,9 @@ impl Side {
         self.strays += other.strays;
         self.flows += other.flows;
         if let (Some(a), Some(b)) = (&mut self.similarity, &other.similarity) {
+            a.merge(b);
+        }
+        if let (Some(a), Some(b)) = (&mut self.validity, other.validity) {
             a.merge(b);
         }
         if let (Some(a), Some(b)) = (&mut self.timing, other.timing) {
@@ -119,9 +134,21 @@ pub struct Report {
     /// Group 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub similarity: Option<SimilarityReport>,
+    /// Group 2, side by side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validity: Option<BothSides<ValidityReport>>,
     /// Group 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<TimingReport>,
+}
+
+/// The same figures of both sides.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BothSides<T> {
+    /// The real side.
+    pub real: T,
+    /// The synthetic side.
+    pub synthetic: T,
 }
 
 /// Compares two sides that were dealt the same halves.
@@ -129,5 +156,7 @@ pub fn report(real: Side, synthetic: Side, halves: &Halves) -> Report {
     let captures = Sizes { real: real.size(), synthetic: synthetic.size() };
     let similarity = real.similarity.zip(synthetic.similarity).map(|(r, s)| similarity::report(&r, &s));
     let timing = real.timing.zip(synthetic.timing).map(|(r, s)| timing::report(r, s, halves));
-    Report { captures, similarity, timing }
+    let validity = real.validity.zip(synthetic.validity);
+    let validity = validity.map(|(r, s)| BothSides { real: r.report(), synthetic: s.report() });
+    Report { captures, similarity, validity, timing }
 }

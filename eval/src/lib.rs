@@ -14,4 +14,5 @@ pub mod nprint;
 pub mod similarity;
 pub mod stats;
 pub mod timing;
+pub mod validity;
 pub mod view;

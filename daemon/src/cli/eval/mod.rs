@@ -38,6 +38,8 @@ pub(super) struct EvalArgs {
 enum GroupArg {
     /// Header bits and fields
     Similarity,
+    /// Packets, flows and payloads that are as the standards have them
+    Validity,
     /// Gaps, durations, sizes
     Timing,
 }
@@ -46,6 +48,7 @@ impl From<GroupArg> for Group {
     fn from(group: GroupArg) -> Self {
         match group {
             GroupArg::Similarity => Self::Similarity,
+            GroupArg::Validity => Self::Validity,
             GroupArg::Timing => Self::Timing,
         }
     }

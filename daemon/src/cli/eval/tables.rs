@@ -6,6 +6,7 @@ use wiremamba_eval::evaluation::Report;
 use wiremamba_eval::similarity::{Averages, SimilarityReport};
 use wiremamba_eval::stats::Distances;
 use wiremamba_eval::timing::TimingReport;
+use wiremamba_eval::validity::ValidityReport;
 
 /// All tables.
 pub(super) fn text(report: &Report) -> String {
@@ -16,6 +17,7 @@ pub(super) fn text(report: &Report) -> String {
         line(&mut ret, &[vec![name.to_owned()], numbers.to_vec()].concat());
     }
     report.similarity.iter().for_each(|s| similarity(&mut ret, s));
+    report.validity.iter().for_each(|v| validity(&mut ret, &v.real, &v.synthetic));
     report.timing.iter().for_each(|t| timing(&mut ret, t));
     ret
 }
@@ -48,6 +50,46 @@ fn similarity(ret: &mut String, report: &SimilarityReport) {
     header(ret, &["jsd", "tvd", "hd"]);
     for (name, d) in &report.fields {
         row(ret, name, [d.jsd, d.tvd, d.hd]);
+    }
+}
+
+fn validity(ret: &mut String, real: &ValidityReport, synthetic: &ValidityReport) {
+    title(ret, "Validity: percent");
+    header(ret, &["synthetic", "real"]);
+    type Share = fn(&ValidityReport) -> Option<f64>;
+    let shares: [(&str, Share); 3] = [
+        ("packets valid", |v| v.packets_valid_pct),
+        ("flows valid", |v| v.flows_valid_pct),
+        ("TCP complete", |v| v.tcp_complete_pct),
+    ];
+    for (name, of) in shares {
+        row(ret, name, [synthetic, real].map(|v| of(v).unwrap_or(f64::NAN)));
+    }
+    let payloads: [(&str, Share); 4] = [
+        ("TLS streams valid", |v| v.tls.valid_pct()),
+        ("DNS messages valid", |v| v.dns.valid_pct()),
+        ("HTTP first lines valid", |v| v.http.valid_pct()),
+        ("QUIC first datagrams valid", |v| v.quic.valid_pct()),
+    ];
+    for (name, of) in payloads {
+        row(ret, name, [synthetic, real].map(|v| of(v).unwrap_or(f64::NAN)));
+    }
+    title(ret, "The eleven counters of NetSSM: percent of flows or packets");
+    header(ret, &["synthetic", "real"]);
+    for ((name, synthetic), (_, real)) in synthetic.netssm.rates().into_iter().zip(real.netssm.rates()) {
+        row(ret, name, [synthetic, real].map(|rate| rate.pct.unwrap_or(f64::NAN)));
+    }
+    for (what, of) in [
+        ("Packet", [&synthetic.packet_faults, &real.packet_faults]),
+        ("Flow", [&synthetic.flow_faults, &real.flow_faults]),
+    ] {
+        title(ret, &format!("{what}s that break a rule"));
+        header(ret, &["synthetic", "real"]);
+        let names: std::collections::BTreeSet<_> = of.iter().flat_map(|faults| faults.keys()).collect();
+        for name in names {
+            let counts = of.map(|faults| faults.get(name).copied().unwrap_or(0).to_string());
+            line(ret, &[vec![(*name).to_owned()], counts.to_vec()].concat());
+        }
     }
 }
 
