@@ -7,6 +7,7 @@ use wiremamba_model::flow::Flow;
 use wiremamba_model::packet::Packet;
 
 use super::halves::Halves;
+use super::memory::{self, MemoryReport, Trained};
 use super::similarity::{self, SimilarityReport};
 use super::timing::{self, TimingReport};
 use super::validity::{Validity, ValidityReport};
@@ -21,6 +22,21 @@ pub enum Group {
     Validity,
     /// Gaps, durations, sizes.
     Timing,
+    /// What comes out of the training captures again.
+    Memory,
+}
+
+/// What both sides need to know before their packets come.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// The groups of measures.
+    pub groups: Vec<Group>,
+    /// Which flows are in which half.
+    pub halves: Arc<Halves>,
+    /// The training captures, for group 4.
+    pub trained: Option<Arc<Trained>>,
+    /// Of all chance.
+    pub seed: u64,
 }
 
 /// The accumulators of one side.
@@ -32,20 +48,23 @@ pub struct Side {
     similarity: Option<similarity::Side>,
     validity: Option<Validity>,
     timing: Option<timing::Side>,
+    memory: Option<memory::Side>,
 }
 
 impl Side {
     /// The real side.
-    pub fn real(groups: &[Group], halves: &Arc<Halves>, seed: u64) -> Self {
-        Self::new(groups, similarity::Side::real(Arc::clone(halves), seed))
+    pub fn real(setting: &Setting, captured_bytes: u64) -> Self {
+        Self::new(setting, similarity::Side::real(Arc::clone(&setting.halves), setting.seed), captured_bytes)
     }
 
     /// The synthetic side.
-    pub fn synthetic(groups: &[Group], halves: &Arc<Halves>) -> Self {
-        Self::new(groups, similarity::Side::synthetic(Arc::clone(halves)))
+    pub fn synthetic(setting: &Setting, captured_bytes: u64) -> Self {
+        Self::new(setting, similarity::Side::synthetic(Arc::clone(&setting.halves)), captured_bytes)
     }
 
-    fn new(groups: &[Group], similarity: similarity::Side) -> Self {
+    fn new(setting: &Setting, similarity: similarity::Side, captured_bytes: u64) -> Self {
+        let groups = &setting.groups;
+        let memory = || memory::Side::new(setting.trained.clone(), captured_bytes);
         Self {
             packets: 0,
             strays: 0,
@@ -53,6 +72,7 @@ impl Side {
             similarity: groups.contains(&Group::Similarity).then_some(similarity),
             validity: groups.contains(&Group::Validity).then(Validity::default),
             timing: groups.contains(&Group::Timing).then(timing::Side::default),
+            memory: groups.contains(&Group::Memory).then(memory),
         }
     }
 
@@ -70,6 +90,9 @@ impl Side {
         if let Some(timing) = &mut self.timing {
             timing.flow(capture, number, &views);
         }
+        if let Some(memory) = &mut self.memory {
+            views.iter().enumerate().for_each(|(i, (_, view))| memory.packet((number, i), view));
+        }
     }
 
     /// A packet that belongs to no flow.
@@ -82,6 +105,9 @@ impl Side {
         }
         if let Some(validity) = &mut self.validity {
             validity.packet_without_flow(&view);
+        }
+        if let Some(memory) = &mut self.memory {
+            memory.packet((usize::MAX, self.strays as usize), &view);
         }
     }
 
@@ -97,6 +123,9 @@ impl Side {
             a.merge(b);
         }
         if let (Some(a), Some(b)) = (&mut self.timing, other.timing) {
+            a.merge(b);
+        }
+        if let (Some(a), Some(b)) = (&mut self.memory, other.memory) {
             a.merge(b);
         }
     }
@@ -140,6 +169,9 @@ pub struct Report {
     /// Group 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<TimingReport>,
+    /// Group 4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryReport>,
 }
 
 /// The same figures of both sides.
@@ -158,5 +190,6 @@ pub fn report(real: Side, synthetic: Side, halves: &Halves) -> Report {
     let timing = real.timing.zip(synthetic.timing).map(|(r, s)| timing::report(r, s, halves));
     let validity = real.validity.zip(synthetic.validity);
     let validity = validity.map(|(r, s)| BothSides { real: r.report(), synthetic: s.report() });
-    Report { captures, similarity, validity, timing }
+    let memory = real.memory.zip(synthetic.memory).map(|(r, s)| memory::report(r, s));
+    Report { captures, similarity, validity, timing, memory }
 }

@@ -10,6 +10,7 @@
 pub mod evaluation;
 pub mod fields;
 pub mod halves;
+pub mod memory;
 pub mod nprint;
 pub mod similarity;
 pub mod stats;

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
-use wiremamba_eval::evaluation::{Group, Report, Side, report};
+use wiremamba_eval::evaluation::{Group, Report, Setting, Side, report};
 use wiremamba_eval::halves::Halves;
+use wiremamba_eval::memory::{Trained, Training};
+use wiremamba_eval::view::{View, views};
 use wiremamba_model::flow::{Flow, FlowLimits, FlowTable, dissect};
 use wiremamba_model::packet::Packet;
 
@@ -24,6 +26,8 @@ pub struct EvalJob {
     pub real: Vec<PathBuf>,
     /// Synthetic captures.
     pub synthetic: Vec<PathBuf>,
+    /// The captures that the generator was trained on, for the group of memory.
+    pub train: Vec<PathBuf>,
     /// The groups of measures.
     pub groups: Vec<Group>,
     /// Of all chance: which flows are in which half.
@@ -57,7 +61,7 @@ enum Unit {
 }
 
 /// Judges the captures: once through them to count flows and deal the halves, once to measure. `progress` is told
-/// how many more packets were read, of four passes in all.
+/// how many more packets were read, over all passes.
 ///
 /// # Errors
 /// A capture that cannot be read, real captures without packets, or `stop`.
@@ -68,49 +72,81 @@ pub fn run(job: &EvalJob, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) ->
         return Err(EvalError::NoRealPackets);
     }
     let halves = Arc::new(Halves::new(real_size.flows, synthetic_size.flows, job.seed));
-    let measure = |paths: &[PathBuf], blank: Side| pass(paths, &blank, stop, progress);
-    let real = measure(&job.real, Side::real(&job.groups, &halves, job.seed))?;
-    let synthetic = measure(&job.synthetic, Side::synthetic(&job.groups, &halves))?;
+    let trained = match job.groups.contains(&Group::Memory) && !job.train.is_empty() {
+        true => Some(Arc::new(learn_by_heart(&job.train, stop, progress)?)),
+        false => None,
+    };
+    let setting = Setting { groups: job.groups.clone(), halves: Arc::clone(&halves), trained, seed: job.seed };
+    let measure = |paths: &[PathBuf], blank: Side| {
+        let work = |side: &mut Side, unit: Unit| match unit {
+            Unit::Flow { capture, number, flow } => side.flow(capture, number, &flow),
+            Unit::Stray(packet) => side.stray(&packet),
+        };
+        pass(paths, &blank, work, Side::merge, stop, progress)
+    };
+    let real = measure(&job.real, Side::real(&setting, real_size.bytes))?;
+    let synthetic = measure(&job.synthetic, Side::synthetic(&setting, synthetic_size.bytes))?;
     Ok(report(real, synthetic, &halves))
 }
 
+/// Reads the training captures into what can be searched.
+fn learn_by_heart(paths: &[PathBuf], stop: &AtomicBool, progress: &dyn Fn(u64)) -> Result<Trained, EvalError> {
+    let size = census(paths, stop, progress)?;
+    let work = |training: &mut Training, unit: Unit| match unit {
+        Unit::Flow { flow, .. } => views(&flow).for_each(|(_, view)| training.packet(&view)),
+        Unit::Stray(packet) => training.packet(&View::new(&packet)),
+    };
+    let training = pass(paths, &Training::new(size.bytes), work, Training::merge, stop, progress)?;
+    Ok(training.index())
+}
+
+/// What there is, and what is wrong with it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Census {
     packets: u64,
+    /// Captured bytes.
+    bytes: u64,
     flows: usize,
 }
 
 fn census(paths: &[PathBuf], stop: &AtomicBool, progress: &dyn Fn(u64)) -> Result<Census, EvalError> {
     let mut ret = Census::default();
-    read(paths, stop, progress, &mut |unit| match unit {
+    let warnings = read(paths, stop, progress, &mut |unit| match unit {
         Unit::Flow { flow, .. } => {
             ret.flows += 1;
             ret.packets += flow.packets.len() as u64;
+            ret.bytes += flow.packets.iter().map(|(_, p)| p.data.len() as u64).sum::<u64>();
         }
-        Unit::Stray(_) => ret.packets += 1,
+        Unit::Stray(packet) => {
+            ret.packets += 1;
+            ret.bytes += packet.data.len() as u64;
+        }
     })?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(ret)
 }
 
 /// Reads on this thread and measures on as many others as rayon has.
-fn pass(paths: &[PathBuf], blank: &Side, stop: &AtomicBool, progress: &dyn Fn(u64)) -> Result<Side, EvalError> {
+fn pass<A: Clone + Send + Sync>(
+    paths: &[PathBuf],
+    blank: &A,
+    work: impl Fn(&mut A, Unit) + Sync,
+    merge: impl Fn(&mut A, A),
+    stop: &AtomicBool,
+    progress: &dyn Fn(u64),
+) -> Result<A, EvalError> {
     let (sender, receiver) = mpsc::sync_channel::<Vec<Unit>>(BATCHES_MAX);
     let receiver = Mutex::new(receiver);
     std::thread::scope(|scope| {
-        let work = || {
-            let mut side = blank.clone();
+        let worker = || {
+            let mut ret = blank.clone();
             loop {
                 let batch = receiver.lock().expect("no worker panics while it waits").recv();
-                let Ok(batch) = batch else { return side };
-                for unit in batch {
-                    match unit {
-                        Unit::Flow { capture, number, flow } => side.flow(capture, number, &flow),
-                        Unit::Stray(packet) => side.stray(&packet),
-                    }
-                }
+                let Ok(batch) = batch else { return ret };
+                batch.into_iter().for_each(|unit| work(&mut ret, unit));
             }
         };
-        let workers: Vec<_> = (0..rayon::current_num_threads()).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..rayon::current_num_threads()).map(|_| scope.spawn(worker)).collect();
         let (mut batch, mut packets) = (Vec::new(), 0);
         let outcome = read(paths, stop, progress, &mut |unit| {
             packets += if let Unit::Flow { flow, .. } = &unit { flow.packets.len() } else { 1 };
@@ -122,21 +158,21 @@ fn pass(paths: &[PathBuf], blank: &Side, stop: &AtomicBool, progress: &dyn Fn(u6
         });
         sender.send(batch).expect("workers end after the sender");
         drop(sender);
-        let mut sides = workers.into_iter().map(|w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        let mut ret = sides.next().expect("rayon has a thread");
-        sides.for_each(|side| ret.merge(side));
-        outcome.map(|()| ret)
+        let mut parts = workers.into_iter().map(|w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let mut ret = parts.next().expect("rayon has a thread");
+        parts.for_each(|part| merge(&mut ret, part));
+        outcome.map(|_| ret)
     })
 }
 
-/// Reads captures one after another; flows do not go on from one to the next.
+/// Reads captures one after another; flows do not go on from one to the next. Returns what their owner should know.
 fn read(
     paths: &[PathBuf],
     stop: &AtomicBool,
     progress: &dyn Fn(u64),
     each: &mut dyn FnMut(Unit),
-) -> Result<(), EvalError> {
-    let mut number = 0;
+) -> Result<Vec<String>, EvalError> {
+    let (mut number, mut warnings) = (0, Vec::new());
     for (capture, path) in (0..).zip(paths) {
         let mut source = SavefileSource::open(path)?;
         let mut table = FlowTable::new(flow_limits());
@@ -162,13 +198,17 @@ fn read(
         }
         progress(source.packets() - reported);
         if source.truncated_at_end() {
-            tracing::warn!("{}: the file is cut in the middle of packet {}", path.display(), source.packets() + 1);
+            warnings.push(format!(
+                "{}: the file is cut in the middle of packet {}",
+                path.display(),
+                source.packets() + 1
+            ));
         }
         table.finish(&mut |flow| hand_on(flow, each));
         let evictions = table.counters().evictions;
         if evictions > 0 {
-            tracing::warn!("{}: {evictions} flows were cut in two to stay within memory", path.display());
+            warnings.push(format!("{}: {evictions} flows were cut in two to stay within memory", path.display()));
         }
     }
-    Ok(())
+    Ok(warnings)
 }

@@ -23,6 +23,9 @@ pub(super) struct EvalArgs {
     /// Synthetic captures, or folders of them
     #[arg(long, value_name = "CAPTURE", num_args = 1.., required = true)]
     synthetic: Vec<PathBuf>,
+    /// The captures that the generator was trained on, to see how much of them comes out again
+    #[arg(long, value_name = "CAPTURE", num_args = 1..)]
+    train: Vec<PathBuf>,
     /// Judge by this group of measures only; may be given more than once [default: all]
     #[arg(long, value_enum, value_name = "GROUP")]
     only: Vec<GroupArg>,
@@ -42,6 +45,8 @@ enum GroupArg {
     Validity,
     /// Gaps, durations, sizes
     Timing,
+    /// What comes out of the training captures again
+    Memory,
 }
 
 impl From<GroupArg> for Group {
@@ -50,6 +55,7 @@ impl From<GroupArg> for Group {
             GroupArg::Similarity => Self::Similarity,
             GroupArg::Validity => Self::Validity,
             GroupArg::Timing => Self::Timing,
+            GroupArg::Memory => Self::Memory,
         }
     }
 }
@@ -62,7 +68,8 @@ pub(super) fn run(args: EvalArgs, context: &Context) -> Result<()> {
         [] => GroupArg::value_variants().iter().map(|g| Group::from(*g)).collect(),
         only => only.iter().map(|g| Group::from(*g)).collect(),
     };
-    let job = EvalJob { real: paths(&args.real)?, synthetic: paths(&args.synthetic)?, groups, seed: args.seed };
+    let train = if args.train.is_empty() { Vec::new() } else { paths(&args.train)? };
+    let job = EvalJob { real: paths(&args.real)?, synthetic: paths(&args.synthetic)?, train, groups, seed: args.seed };
     let to_stdout = args.json.as_deref() == Some(Path::new("-"));
     // Opened first: nobody wants to hear of a wrong path after a minute's work.
     let file = match &args.json {

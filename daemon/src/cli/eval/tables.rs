@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use wiremamba_eval::evaluation::Report;
+use wiremamba_eval::memory::{MemoryReport, Recalled};
 use wiremamba_eval::similarity::{Averages, SimilarityReport};
 use wiremamba_eval::stats::Distances;
 use wiremamba_eval::timing::TimingReport;
@@ -19,6 +20,7 @@ pub(super) fn text(report: &Report) -> String {
     report.similarity.iter().for_each(|s| similarity(&mut ret, s));
     report.validity.iter().for_each(|v| validity(&mut ret, &v.real, &v.synthetic));
     report.timing.iter().for_each(|t| timing(&mut ret, t));
+    report.memory.iter().for_each(|m| memory(&mut ret, m));
     ret
 }
 
@@ -102,6 +104,33 @@ fn timing(ret: &mut String, report: &TimingReport) {
         row(ret, name, [a, b, c, gap.wasserstein]);
     }
     row(ret, "mean", all.map(|g| g.mean_ks));
+}
+
+fn memory(ret: &mut String, report: &MemoryReport) {
+    title(ret, "Memory: what comes out of the training captures again");
+    header(ret, &["synthetic", "real"]);
+    row(ret, "diversity ratio", [report.diversity_ratio.unwrap_or(f64::NAN), 1.0]);
+    let (Some(synthetic), Some(real)) = (&report.synthetic, &report.real) else {
+        ret.push_str("For the rest, name the training captures with --train.\n");
+        return;
+    };
+    row(ret, "nearest-neighbour ratio", [report.neighbour_ratio.unwrap_or(f64::NAN), 1.0]);
+    type Figure = fn(&Recalled) -> Option<f64>;
+    let figures: [(&str, Figure); 10] = [
+        ("identical frames, %", |r| r.identical_frames_pct),
+        ("identical IP packets, %", |r| r.identical_ip_packets_pct),
+        ("identical but for identity, %", |r| r.identical_masked_pct),
+        ("identical payloads, %", |r| r.identical_payloads_pct),
+        ("payload in pieces >= 16, %", |r| r.payload_in_pieces_pct),
+        ("longest piece, bytes", |r| Some(r.longest_piece as f64)),
+        ("training addresses", |r| Some(r.addresses as f64)),
+        ("packets with one, %", |r| r.packets_with_address_pct),
+        ("training MACs", |r| Some(r.macs as f64)),
+        ("training names", |r| Some(r.names as f64)),
+    ];
+    for (name, of) in figures {
+        row(ret, name, [synthetic, real].map(|r| of(r).unwrap_or(f64::NAN)));
+    }
 }
 
 fn title(ret: &mut String, text: &str) {

@@ -7,12 +7,12 @@ use super::super::Token;
 use super::action::{Action, Opt};
 use super::dictionary::Dictionary;
 use super::facts::{self, Facts};
-use super::names::{self, Kind, Span};
 use super::side::{ACK, FIN, RST, SYN};
 use super::vocab::{HOSTS, NAMES, PORTS, Proto, RUN_MAX, TLS_TYPES, Tok};
 use super::walk::{Stage, Step, Walk, gap_parts, window_byte, window_quantised};
 use crate::flow::{FiveTuple, FlowKey};
 use crate::packet::{Packet, Timestamp};
+use crate::wire::names::{self, Kind, Span};
 use crate::wire::parse::{Frame, ICMP, ICMPV6, TCP, Tcp, Transport, UDP, Unstructured, parse};
 
 /// Bytes at the beginning of a message that are said literally: of text, of anything else, of a TLS handshake.

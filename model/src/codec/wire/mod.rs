@@ -74,7 +74,6 @@ mod facts;
 mod fix;
 mod grammar;
 pub mod lossless;
-mod names;
 mod side;
 #[cfg(test)]
 mod tests;

@@ -175,7 +175,7 @@ fn dns_sni_and_host_of_a_session_stay_one_name() {
         let mut found = Vec::new();
         for (packet, is_dns) in rendered.iter().zip([true, false, false]) {
             let frame = parse(packet).expect("rendered");
-            let spans = super::names::find(frame.payload, is_dns, !is_dns);
+            let spans = crate::wire::names::find(frame.payload, is_dns, !is_dns);
             assert_eq!(spans.len(), 1, "{:02x?}", frame.payload);
             found.push(String::from_utf8(spans[0].name.clone()).expect("text"));
         }

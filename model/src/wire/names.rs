@@ -3,18 +3,21 @@
 
 /// An identifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Span {
-    /// Where it begins and ends in the payload.
-    pub(super) at: usize,
-    pub(super) end: usize,
+pub struct Span {
+    /// Where it begins in the payload.
+    pub at: usize,
+    /// Where it ends.
+    pub end: usize,
     /// The name, for one to be replaced.
-    pub(super) name: Vec<u8>,
-    pub(super) kind: Kind,
+    pub name: Vec<u8>,
+    /// How it is written.
+    pub kind: Kind,
 }
 
 /// How an identifier is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// As text.
     Text,
     /// DNS labels, without what ends them.
     Labels,
@@ -28,7 +31,7 @@ pub(super) enum Kind {
 const NAME_MAX: usize = 253;
 
 /// The identifiers of a payload that begins a message, in order, none overlapping.
-pub(super) fn find(payload: &[u8], is_dns: bool, is_tcp: bool) -> Vec<Span> {
+pub fn find(payload: &[u8], is_dns: bool, is_tcp: bool) -> Vec<Span> {
     let mut ret = Vec::new();
     if is_dns {
         dns(payload, if is_tcp { 2 } else { 0 }, &mut ret);
@@ -53,7 +56,7 @@ pub(super) fn find(payload: &[u8], is_dns: bool, is_tcp: bool) -> Vec<Span> {
 }
 
 /// Whether bytes are mostly printable.
-pub(super) fn is_text(bytes: &[u8]) -> bool {
+pub fn is_text(bytes: &[u8]) -> bool {
     let head = &bytes[..bytes.len().min(256)];
     let printable = head.iter().filter(|b| matches!(b, b'\t' | b'\r' | b'\n' | 0x20..0x7f)).count();
     !head.is_empty() && printable * 20 >= head.len() * 19
