@@ -2,6 +2,8 @@
 
 /// Longest name with its length bytes (RFC 1035, section 2.3.4).
 const NAME_MAX: usize = 255;
+/// Length of the header in bytes; no name is in it.
+const HEADER_LEN: usize = 12;
 
 /// Whether all of `message` is a header and the questions and records that it counts, and nothing else.
 ///
@@ -12,9 +14,9 @@ pub(super) fn is_message(message: &[u8]) -> bool {
 
 /// Where the last record ends.
 fn walk(message: &[u8]) -> Option<usize> {
-    let header = message.first_chunk::<12>()?;
+    let header = message.first_chunk::<HEADER_LEN>()?;
     let count = |at: usize| usize::from(u16::from_be_bytes([header[at], header[at + 1]]));
-    let mut at = 12;
+    let mut at = HEADER_LEN;
     for _ in 0..count(4) {
         at = name(message, at)? + 4;
     }
@@ -62,7 +64,7 @@ fn name(message: &[u8], at: usize) -> Option<usize> {
             pointer @ 0xc0.. => {
                 let target = (pointer & 0x3f) << 8 | usize::from(*message.get(p + 1)?);
                 end = end.or(Some(p + 2));
-                if target >= part {
+                if target < HEADER_LEN || target >= part {
                     return None;
                 }
                 (part, p) = (target, target);

@@ -20,7 +20,7 @@ mod tls;
 
 use wiremamba_model::flow::{FiveTuple, Flow};
 
-use crate::view::{TCP, UDP, View, views};
+use crate::view::{TCP, TcpView, UDP, View, views};
 use netssm::Netssm;
 use packet::{Frame, judge, judge_frame};
 use report::pct;
@@ -172,8 +172,8 @@ impl Validity {
                 continue;
             }
             tracker.push(direction, &segment);
-            let is_cut = view.payload_len > view.payload.len();
-            let seq = segment.seq.wrapping_add(u32::from(segment.has(crate::view::TcpView::SYN)));
+            let is_cut = segment.len as usize > view.payload.len();
+            let seq = segment.seq.wrapping_add(u32::from(segment.has(TcpView::SYN)));
             streams.of(direction).push(seq, view.payload, is_cut, tracker.first_byte(direction), &mut found);
         }
         streams.finish(&tracker, &mut found);

@@ -65,6 +65,11 @@ impl Stream {
         if self.is_stopped || matches!(self.reader, Reader::Done) || (bytes.is_empty() && !is_cut) {
             return;
         }
+        if self.next.is_none() && first.is_none() && matches!(self.reader, Reader::Dns(_)) {
+            // Only at its beginning does a stream of messages tell where one begins.
+            self.reader = Reader::Done;
+            return;
+        }
         let next = *self.next.get_or_insert(first.unwrap_or(seq));
         if seq.wrapping_sub(next).cast_signed() > 0 {
             self.hold(seq, bytes, is_cut);
@@ -149,7 +154,7 @@ impl Reader {
                 } else {
                     Self::Done
                 };
-                // What was looked at to decide is read again, the part of it that this segment repeats left out.
+                // What was looked at to decide is read again: what came before, then all of this segment.
                 let before = so_far[..have].to_vec();
                 *self = begin;
                 self.feed(&before, ret);

@@ -4,79 +4,21 @@
 //! hosts can do to each other over a network that loses, delays and repeats packets is no fault: retransmissions,
 //! segments out of order, keep-alives, window probes. A flow that begins in its middle has no handshake to break.
 
+mod segment;
 mod side;
 
 use wiremamba_model::flow::Direction;
-use wiremamba_model::packet::Timestamp;
 
-use crate::view::{TcpView, View};
+use crate::view::TcpView;
 use side::{Side, ahead};
+
+pub(super) use segment::Segment;
 
 /// How long packets of the other side may still arrive after a RST that it has not seen, in nanoseconds: a long round
 /// trip (RFC 6298, section 2.1, starts from one second for an unknown one).
 const IN_FLIGHT_NS: i64 = 1_000_000_000;
-/// TCP Fast Open's option (RFC 7413, section 4.1.1).
-const FAST_OPEN: u8 = 34;
-
-/// What a segment says about itself.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Segment {
-    ts: Timestamp,
-    pub(super) seq: u32,
-    pub(super) ack: u32,
-    pub(super) flags: u8,
-    /// Payload on the wire in bytes.
-    pub(super) len: u32,
-    /// TSval and TSecr.
-    clocks: Option<(u32, u32)>,
-    scale: Option<u8>,
-    pub(super) has_mss: bool,
-    pub(super) has_scale: bool,
-    pub(super) has_sack: bool,
-    sack_permitted: bool,
-    fast_open: bool,
-    /// Whether the snaplen cut the options, so that those above may be missing.
-    is_cut: bool,
-}
-
-impl Segment {
-    pub(super) fn new(view: &View<'_>, tcp: TcpView<'_>) -> Self {
-        // A header that was cut is missing from the captured bytes like payload is.
-        let header_missing = tcp.header_len().saturating_sub(tcp.0.len());
-        let mut ret = Self {
-            ts: view.ts(),
-            seq: tcp.seq(),
-            ack: tcp.ack(),
-            flags: tcp.flags(),
-            len: u32::try_from(view.payload_len.saturating_sub(header_missing)).unwrap_or(u32::MAX),
-            is_cut: header_missing > 0,
-            ..Self::default()
-        };
-        for (kind, value) in tcp.each_option().map_while(Result::ok) {
-            let number = |at: usize| value.get(at..).and_then(<[u8]>::first_chunk).map(|b| u32::from_be_bytes(*b));
-            match kind {
-                2 => ret.has_mss = true,
-                3 => (ret.has_scale, ret.scale) = (true, value.first().copied()),
-                4 => ret.sack_permitted = true,
-                5 => ret.has_sack = true,
-                8 => ret.clocks = number(0).zip(number(4)),
-                FAST_OPEN => ret.fast_open = true,
-                _ => {}
-            }
-        }
-        ret
-    }
-
-    pub(super) fn has(&self, flag: u8) -> bool {
-        self.flags & flag != 0
-    }
-
-    /// Behind its last number.
-    fn end(&self) -> u32 {
-        let controls = u32::from(self.has(TcpView::SYN)) + u32::from(self.has(TcpView::FIN));
-        self.seq.wrapping_add(self.len).wrapping_add(controls)
-    }
-}
+/// Largest shift count of a window (RFC 7323, section 2.3).
+const SHIFT_MAX: u8 = 14;
 
 /// Watches one flow.
 #[derive(Debug, Default)]
@@ -103,7 +45,6 @@ impl Tracker {
         let begun = *self.begun.get_or_insert(syn && !ack && !segment.has(TcpView::RST));
         self.established |= !begun;
         let me = direction as usize;
-        self.sides[me].clocks_missing |= segment.is_cut && segment.clocks.is_none();
         if self.is_challenge(me, segment) {
             self.challenge = Some(segment.ack);
             return;
@@ -180,13 +121,17 @@ impl Tracker {
         }
     }
 
-    /// What `me` may send beyond what it has sent.
+    /// How far `me` may be ahead of what was seen of it, in bytes: the largest window that its peer can offer (RFC 7323,
+    /// section 2.3). A shift count counts when both SYNs have one; the largest is assumed where a SYN was not seen, or
+    /// not all of it.
     fn window(&self, me: usize) -> i64 {
-        let peer = &self.sides[1 - me];
-        // A shift count counts when both SYNs have one, and is unknown when one was not seen, or not all of it.
-        let both = self.sides.iter().all(|s| s.syn.is_some() && !s.syn_cut);
-        let agreed = self.sides.iter().all(|s| s.scale.is_some());
-        Side::window(both.then(|| if agreed { peer.scale.unwrap_or(0) } else { 0 }))
+        let is_known = self.sides.iter().all(|s| s.syn.is_some() && !s.syn_cut);
+        let shift = match (self.sides[me].scale, self.sides[1 - me].scale) {
+            _ if !is_known => SHIFT_MAX,
+            (Some(_), Some(shift)) => shift.min(SHIFT_MAX),
+            _ => 0,
+        };
+        0xffff << shift
     }
 
     /// Whether a segment answers a SYN with an ACK alone, as a host does that still has an older connection of these
@@ -253,7 +198,7 @@ impl Tracker {
         let [own, peer] = pair(&mut self.sides, me);
         let mut fault = None;
         match peer.next {
-            None if self.begun == Some(true) => {
+            None if !self.established => {
                 // Neither side of a handshake goes on before the other one has spoken.
                 fault = Some(if segment.len > 0 { "data before handshake" } else { "broken handshake" });
                 self.established = true;
@@ -318,8 +263,11 @@ impl Tracker {
 
     /// Judges the timestamps option (RFC 7323, section 3).
     fn clocks(&mut self, me: usize, segment: &Segment, is_old: bool) {
-        let Some((clock, echo)) = segment.clocks else { return };
         let [own, peer] = pair(&mut self.sides, me);
+        let Some((clock, echo)) = segment.clocks else {
+            own.clocks_missing |= segment.is_cut;
+            return;
+        };
         let turns_back = !is_old && own.turns_back(clock);
         let never_sent = segment.has(TcpView::ACK) && echo != 0 && peer.never_sent(echo);
         own.ticks(clock);

@@ -8,10 +8,6 @@ use wiremamba_model::packet::Timestamp;
 const HOLES_MAX: usize = 256;
 /// Timestamps that are remembered. An echo of an older one is not judged.
 const CLOCKS_MAX: usize = 1024;
-/// What a sender may be ahead of what was seen when its peer's window is not known: the largest window there is (RFC
-/// 7323, section 2.3).
-const WINDOW_MAX: i64 = 1 << 30;
-
 /// How far `a` is ahead of `b`.
 pub(super) fn ahead(a: u32, b: u32) -> i64 {
     i64::from(a.wrapping_sub(b).cast_signed())
@@ -52,14 +48,6 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// Largest window that can be offered with this scale, in bytes.
-    pub(super) fn window(scale: Option<u8>) -> i64 {
-        match scale {
-            Some(shift) => (0xffff << shift.min(14)).min(WINDOW_MAX),
-            None => WINDOW_MAX,
-        }
-    }
-
     /// Whether `seq` is nowhere near what was sent: `window` ahead of it, or before its beginning.
     pub(super) fn jumps(&self, seq: u32, window: i64) -> bool {
         let Some(next) = self.next else { return false };
