@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod job;
+pub mod judge;
 pub mod replay;
 pub mod sink;
 pub mod source;
