@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod baseline;
 pub mod evaluation;
 pub mod fields;
 pub mod halves;

@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 misuse.
 
+mod baseline;
 mod bench;
 mod eval;
 mod generate;
@@ -43,6 +44,8 @@ enum Command {
     Train(train::TrainArgs),
     /// Generate packets with a model into a capture file or a pipe
     Generate(generate::GenerateArgs),
+    /// Make traffic out of real captures in a trivial way, for a model to beat
+    Baseline(baseline::BaselineArgs),
     /// Replay a capture, or packets fresh from a model, onto a tap
     Replay(replay::ReplayArgs),
     /// Show what is in a capture or a checkpoint
@@ -127,6 +130,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
     match command {
         Command::Train(args) => train::run(args, context),
         Command::Generate(args) => generate::run(args, context),
+        Command::Baseline(args) => baseline::run(args, context),
         Command::Replay(args) => replay::run(args, context),
         Command::Inspect(args) => inspect::run(args, context),
         Command::Eval(args) => eval::run(args, context),

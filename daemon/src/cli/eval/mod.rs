@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
-use wiremamba_eval::evaluation::Group;
+use serde::Serialize;
+use wiremamba_eval::evaluation::{Group, Report};
 
 use super::{Context, print_json, print_text, progress};
-use crate::job::eval::{EvalJob, run as judge};
+use crate::job::eval::{EvalJob, run as measure};
+use crate::judge::{JudgeLimits, JudgesReport, judge as ask_judges};
 use crate::source::collection::from_paths;
 
 /// `wiremamba eval`
@@ -37,7 +39,7 @@ pub(super) struct EvalArgs {
     seed: u64,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum GroupArg {
     /// Header bits and fields
     Similarity,
@@ -47,15 +49,28 @@ enum GroupArg {
     Timing,
     /// What comes out of the training captures again
     Memory,
+    /// What tshark, nDPI, Suricata and Zeek say, where they are installed
+    Judges,
 }
 
-impl From<GroupArg> for Group {
-    fn from(group: GroupArg) -> Self {
-        match group {
-            GroupArg::Similarity => Self::Similarity,
-            GroupArg::Validity => Self::Validity,
-            GroupArg::Timing => Self::Timing,
-            GroupArg::Memory => Self::Memory,
+/// Our own measures, and what others say.
+#[derive(Debug, Serialize)]
+struct Judgement {
+    #[serde(flatten)]
+    measures: Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    judges: Option<JudgesReport>,
+}
+
+impl GroupArg {
+    /// The group of our own measures, if it is one.
+    fn measures(self) -> Option<Group> {
+        match self {
+            Self::Similarity => Some(Group::Similarity),
+            Self::Validity => Some(Group::Validity),
+            Self::Timing => Some(Group::Timing),
+            Self::Memory => Some(Group::Memory),
+            Self::Judges => None,
         }
     }
 }
@@ -64,10 +79,8 @@ pub(super) fn run(args: EvalArgs, context: &Context) -> Result<()> {
     let paths = |of: &[PathBuf]| -> Result<Vec<PathBuf>> {
         Ok(from_paths(of, None)?.into_iter().map(|capture| capture.path).collect())
     };
-    let groups: Vec<Group> = match args.only.as_slice() {
-        [] => GroupArg::value_variants().iter().map(|g| Group::from(*g)).collect(),
-        only => only.iter().map(|g| Group::from(*g)).collect(),
-    };
+    let asked = if args.only.is_empty() { GroupArg::value_variants() } else { args.only.as_slice() };
+    let groups = asked.iter().filter_map(|group| group.measures()).collect();
     let train = if args.train.is_empty() { Vec::new() } else { paths(&args.train)? };
     let job = EvalJob { real: paths(&args.real)?, synthetic: paths(&args.synthetic)?, train, groups, seed: args.seed };
     let to_stdout = args.json.as_deref() == Some(Path::new("-"));
@@ -77,8 +90,12 @@ pub(super) fn run(args: EvalArgs, context: &Context) -> Result<()> {
         _ => None,
     };
     let bar = progress::bar(context.quiet, None, "judging");
-    let report = judge(&job, &context.stop, &|packets| bar.inc(packets))?;
+    let measures = measure(&job, &context.stop, &|packets| bar.inc(packets))?;
+    let judges = asked.contains(&GroupArg::Judges).then(|| {
+        ask_judges(&job.real, &job.synthetic, &JudgeLimits::default(), |text| bar.suspend(|| tracing::info!("{text}")))
+    });
     bar.finish_and_clear();
+    let report = Judgement { measures, judges };
     if let Some((path, file)) = file {
         let mut writer = BufWriter::new(file);
         let written = serde_json::to_writer_pretty(&mut writer, &report).map_err(std::io::Error::from);

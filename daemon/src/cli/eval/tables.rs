@@ -2,15 +2,21 @@
 
 use std::fmt::Write as _;
 
-use wiremamba_eval::evaluation::Report;
 use wiremamba_eval::memory::{MemoryReport, Recalled};
 use wiremamba_eval::similarity::{Averages, SimilarityReport};
 use wiremamba_eval::stats::Distances;
 use wiremamba_eval::timing::TimingReport;
 use wiremamba_eval::validity::ValidityReport;
 
+use super::Judgement;
+use crate::judge::{JudgesReport, Outcome, Table};
+
+/// Rows of a table of shares at most; the JSON has more.
+const SHARES_MAX: usize = 10;
+
 /// All tables.
-pub(super) fn text(report: &Report) -> String {
+pub(super) fn text(judgement: &Judgement) -> String {
+    let report = &judgement.measures;
     let mut ret = String::new();
     line(&mut ret, &["", "packets", "flows", "packets of no flow"].map(str::to_owned));
     for (name, size) in [("real", report.captures.real), ("synthetic", report.captures.synthetic)] {
@@ -21,6 +27,7 @@ pub(super) fn text(report: &Report) -> String {
     report.validity.iter().for_each(|v| validity(&mut ret, &v.real, &v.synthetic));
     report.timing.iter().for_each(|t| timing(&mut ret, t));
     report.memory.iter().for_each(|m| memory(&mut ret, m));
+    judgement.judges.iter().for_each(|j| judges(&mut ret, j));
     ret
 }
 
@@ -130,6 +137,64 @@ fn memory(ret: &mut String, report: &MemoryReport) {
     ];
     for (name, of) in figures {
         row(ret, name, [synthetic, real].map(|r| of(r).unwrap_or(f64::NAN)));
+    }
+}
+
+fn judges(ret: &mut String, report: &JudgesReport) {
+    if let Some(judged) = verdict(ret, "tshark", &report.tshark) {
+        title(ret, "tshark: per 1,000 packets");
+        header(ret, &["synthetic", "real"]);
+        let both = [&judged.synthetic, &judged.real];
+        row(ret, "malformed", both.map(|s| s.malformed_per_1000));
+        row(ret, "errors", both.map(|s| s.errors.per_1000));
+        row(ret, "warnings", both.map(|s| s.warnings.per_1000));
+        row(ret, "overlap of protocol paths", [judged.protocol_path_overlap.unwrap_or(f64::NAN)]);
+    }
+    if let Some(judged) = verdict(ret, "ndpiReader", &report.ndpi) {
+        title(ret, "nDPI: percent of flows");
+        header(ret, &["synthetic", "real"]);
+        let both = [&judged.synthetic, &judged.real];
+        row(ret, "unknown", both.map(|s| 100.0 * s.unknown_share));
+        shares(ret, both.map(|s| &s.protocols));
+        row(ret, "overlap of protocols", [judged.protocol_overlap.unwrap_or(f64::NAN)]);
+    }
+    if let Some(judged) = verdict(ret, "Suricata", &report.suricata) {
+        title(ret, "Suricata: events per 1,000 packets");
+        header(ret, &["synthetic", "real"]);
+        let both = [&judged.synthetic, &judged.real];
+        row(ret, "decoder calls it invalid", both.map(|s| s.invalid_per_1000));
+        row(ret, "decode events", both.map(|s| s.decode_events.per_1000));
+        row(ret, "stream events", both.map(|s| s.stream_events.per_1000));
+        row(ret, "app-layer events", both.map(|s| s.app_layer_events.per_1000));
+        row(ret, "overlap of app protocols", [judged.app_proto_overlap.unwrap_or(f64::NAN)]);
+    }
+    if let Some(judged) = verdict(ret, "Zeek", &report.zeek) {
+        title(ret, "Zeek: percent of connections");
+        header(ret, &["synthetic", "real"]);
+        shares(ret, [&judged.synthetic.conn_states, &judged.real.conn_states]);
+        row(ret, "overlap of states", [judged.conn_state_overlap.unwrap_or(f64::NAN)]);
+        row(ret, "overlap of services", [judged.service_overlap.unwrap_or(f64::NAN)]);
+    }
+}
+
+/// The judgement, or a line that says why there is none.
+fn verdict<'a, T>(ret: &mut String, name: &str, outcome: &'a Outcome<T>) -> Option<&'a T> {
+    match outcome {
+        Outcome::Judged(judged) => return Some(judged),
+        Outcome::Absent { hint, .. } => title(ret, &format!("{name}: not installed ({hint})")),
+        Outcome::Failed { reason } => title(ret, &format!("{name}: no judgement: {reason}")),
+    }
+    None
+}
+
+/// The most frequent values of the real side in percent.
+fn shares(ret: &mut String, [synthetic, real]: [&Table; 2]) {
+    let share = |table: &Table, what: &str| {
+        let found = table.top.iter().find(|row| row.what == what);
+        100.0 * found.map_or(0, |row| row.count) as f64 / table.total.max(1) as f64
+    };
+    for most in real.top.iter().take(SHARES_MAX) {
+        row(ret, &most.what, [share(synthetic, &most.what), share(real, &most.what)]);
     }
 }
 
