@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use wiremamba_eval::baseline::{Baseline, Counters, Generated, Options, generate};
+use wiremamba_eval::baseline::{Baseline, Counters, Generated, NothingUsable, Options, generate};
 use wiremamba_model::flow::Flow;
 use wiremamba_model::packet::{Packet, Timestamp};
 use wiremamba_model::wire::plan::{Net4, Plan};
@@ -122,7 +122,9 @@ pub(super) fn run(args: BaselineArgs, context: &Context) -> Result<()> {
         },
         ..Options::default()
     };
-    let Generated { packets, mut counters } = generate(kind, &real.flows, &real.packets, &options)?;
+    let made = generate(kind, &real.flows, &real.packets, &options);
+    let Generated { packets, mut counters } =
+        made.map_err(|nothing| NothingUsable { packets: real.packets_read, ..nothing })?;
     // Packets without a flow are counted where captures are read, and do not reach the generator.
     counters.packets_left_out += real.packets_without_flow;
     let mut sink = SavefileSink::create(&args.write, SavefileOptions::default())?;
@@ -257,4 +259,91 @@ fn write(sink: &mut SavefileSink, packets: &[Packet], context: &Context) -> Resu
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use clap::Parser;
+    use wiremamba_model::packet::LinkType;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: BaselineArgs,
+    }
+
+    fn run_line(kind: &str, from: &Path, to: &Path, more: &[&str]) -> Result<()> {
+        let words = ["", kind, from.to_str().unwrap(), "-w", to.to_str().unwrap()];
+        let line = Line::try_parse_from(words.iter().chain(more)).unwrap();
+        run(line.args, &Context { stop: Arc::new(AtomicBool::new(false)), quiet: true })
+    }
+
+    fn write_capture(path: &Path, frames: &[&[u8]]) {
+        let mut sink = SavefileSink::create(path, SavefileOptions::default()).unwrap();
+        for (i, data) in (0..).zip(frames) {
+            let ts = Timestamp::from_parts(1_600_000_000, i);
+            let packet = Packet { ts, linktype: LinkType::ETHERNET, len: data.len() as u32, data: data.to_vec() };
+            sink.send(&packet).unwrap();
+        }
+        sink.finish().unwrap();
+    }
+
+    fn read_capture(path: &Path) -> Vec<Packet> {
+        let mut source = SavefileSource::open(path).unwrap();
+        let next = || match source.next_packet().unwrap() {
+            Next::Packet(packet) => Some(packet),
+            Next::Idle | Next::End => None,
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    /// A UDP datagram from 192.0.2.1:40000 to 192.0.2.2:53 with `payload`; the checksum of 0 means that there is none.
+    fn datagram(payload: &[u8]) -> Vec<u8> {
+        let udp_len = 8 + payload.len() as u8;
+        let mut ret =
+            vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 20 + udp_len, 0, 1, 0, 0, 64, 17, 0, 0];
+        ret.extend_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2, 0x9c, 0x40, 0, 53, 0, udp_len, 0, 0]);
+        ret.extend_from_slice(payload);
+        ret
+    }
+
+    #[test]
+    fn every_kind_writes_a_capture() {
+        let dir = tempfile::tempdir().unwrap();
+        let [from, to] = ["real.pcap", "made.pcap"].map(|name| dir.path().join(name));
+        write_capture(&from, &[&datagram(b"one"), &[0xff; 60], &datagram(b"three")]);
+        for (kind, packets) in [("random", 3), ("shuffle", 3), ("independent-bits", 3), ("markov", 2), ("bootstrap", 2)]
+        {
+            run_line(kind, &from, &to, &[]).unwrap();
+            assert_eq!(read_capture(&to).len(), packets, "{kind}");
+        }
+        let data = &read_capture(&to)[0].data;
+        assert!(data.ends_with(b"one") && data[26..28] == [10, 10], "bootstrap keeps the payload and moves the host");
+        run_line("bootstrap", &from, &to, &["--client-net", "10.20.0.0/24", "--flows", "4"]).unwrap();
+        let moved = read_capture(&to);
+        assert!(moved.len() == 8 && moved.iter().all(|p| p.data[26..29] == [10, 20, 0]));
+    }
+
+    #[test]
+    fn captures_that_are_of_no_use_are_an_error_and_leave_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let [from, to] = ["real.pcap", "made.pcap"].map(|name| dir.path().join(name));
+        write_capture(&from, &[]);
+        for kind in ["random", "bootstrap"] {
+            let error = run_line(kind, &from, &to, &[]).unwrap_err();
+            assert!(error.to_string().ends_with("there is no packet"), "{error}");
+        }
+        write_capture(&from, &[&[0xff; 60], &[0xff; 60]]);
+        let error = run_line("markov", &from, &to, &[]).unwrap_err();
+        assert!(error.to_string().ends_with("none of 2 packets is of use for it"), "{error}");
+        assert!(!to.exists());
+        let error = run_line("random", &from, &to, &["--flows", "1"]).unwrap_err();
+        assert!(error.is::<Misuse>());
+    }
 }

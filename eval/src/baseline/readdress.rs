@@ -129,7 +129,8 @@ fn is_link_broadcast(packet: &Packet) -> bool {
     packet.linktype == LinkType::ETHERNET && packet.data.starts_with(&[0xff; 6])
 }
 
-/// Whether [`MovedFlow::move_packet`] gives a packet.
+/// Whether [`MovedFlow::move_packet`] gives a packet. Not so for fragments, because those behind the first belong to another
+/// flow, and would never meet it again; nor for TCP, UDP and ICMP below IP options or extension headers.
 pub(super) fn can_be_moved(packet: &Packet) -> bool {
     parse(packet).is_ok() || plain_ipv4(packet).is_some()
 }
