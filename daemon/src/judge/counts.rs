@@ -7,8 +7,8 @@ use serde::Serialize;
 /// Different keys that are counted one by one; what comes later is counted together. The programs know some hundreds
 /// of protocols and messages, so that more than this is text out of the packets.
 const KEYS_MAX: usize = 4096;
-/// Bytes of a key; the rest is cut.
-const KEY_BYTES_MAX: usize = 256;
+/// Bytes of a key; the rest is cut. A protocol path names every object of a certificate and comes to several hundred.
+const KEY_BYTES_MAX: usize = 1024;
 
 /// How often each key was seen.
 #[derive(Debug, Default)]

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::Judge;
 use super::counts::{Counts, Table};
 use super::program::{Known, RunError, Runner};
+use super::{Asked, Judge};
 
 /// Rows of the tables in a report.
 const ROWS_MAX: usize = 30;
@@ -19,8 +19,8 @@ const UNKNOWN: &str = "Unknown";
 /// What nDPI says of both sides.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NdpiReport {
-    /// How the program calls itself.
-    pub version: String,
+    /// Which program it was, and what it failed on.
+    pub asked: Asked,
     /// The real captures.
     pub real: NdpiSide,
     /// The synthetic captures.
@@ -67,9 +67,9 @@ impl Judge for Ndpi {
         runner.run(&mut command, |line| seen.add(line))
     }
 
-    fn report(version: String, real: &Seen, synthetic: &Seen) -> NdpiReport {
+    fn report(asked: Asked, real: &Seen, synthetic: &Seen) -> NdpiReport {
         NdpiReport {
-            version,
+            asked,
             real: real.side(),
             synthetic: synthetic.side(),
             protocol_overlap: real.protocols.overlap(&synthetic.protocols),

@@ -108,7 +108,10 @@ impl Runner {
         if status.success() {
             return Ok(());
         }
-        let stderr = stderr.recv_timeout(self.left()).unwrap_or_default();
+        let mut stderr = stderr.recv_timeout(self.left()).unwrap_or_default();
+        if stderr.is_empty() {
+            stderr.push_str("no reason given");
+        }
         Err(RunError::Exit { status, stderr })
     }
 

@@ -9,9 +9,9 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Judge;
 use super::counts::{Counts, Table, per_1000};
 use super::program::{Known, RunError, Runner, each_line};
+use super::{Asked, Judge};
 
 /// Rows of the tables in a report.
 const ROWS_MAX: usize = 30;
@@ -51,8 +51,8 @@ const APP_PROTOCOLS: [&str; 26] = [
 /// What Suricata says of both sides.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SuricataReport {
-    /// How the program calls itself.
-    pub version: String,
+    /// Which program it was, and what it failed on.
+    pub asked: Asked,
     /// The real captures.
     pub real: SuricataSide,
     /// The synthetic captures.
@@ -117,13 +117,15 @@ impl Judge for Suricata {
         runner.run(&mut command, |_| ())?;
         let mut last_stats = None;
         each_line(&folder.join("eve.json"), |line| seen.add(line, &mut last_stats))?;
-        seen.add_stats(&last_stats.unwrap_or_default());
+        // Without its counters every rate would be 0, as if all were well.
+        let stats = last_stats.ok_or_else(|| std::io::Error::other("there is no stats event in eve.json"))?;
+        seen.add_stats(&stats);
         Ok(())
     }
 
-    fn report(version: String, real: &Seen, synthetic: &Seen) -> SuricataReport {
+    fn report(asked: Asked, real: &Seen, synthetic: &Seen) -> SuricataReport {
         SuricataReport {
-            version,
+            asked,
             real: real.side(),
             synthetic: synthetic.side(),
             app_proto_overlap: real.app_protos.overlap(&synthetic.app_protos),

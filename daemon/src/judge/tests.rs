@@ -177,3 +177,39 @@ fn a_side_without_packets_is_a_failure_and_no_number() {
     assert_eq!((report.synthetic.captures, report.synthetic.unread), (0, 1));
     assert!(!matches!(report.tshark, Outcome::Judged(_)), "{:?}", report.tshark);
 }
+
+/// Says how many lines of a capture hold `ISI`, and fails where none does.
+struct Grep;
+
+impl Judge for Grep {
+    const KNOWN: Known = Known { program: "grep", package: "grep", hint: "Debian: grep", version_option: "--version" };
+    type Seen = u64;
+    type Report = (Asked, u64, u64);
+
+    fn look(runner: &Runner, capture: &Path, folder: &Path, seen: &mut u64) -> Result<(), RunError> {
+        runner.run(runner.command(folder).args(["-a", "ISI"]).arg(capture), |_| *seen += 1)
+    }
+
+    fn report(asked: Asked, real: &u64, synthetic: &u64) -> Self::Report {
+        (asked, *real, *synthetic)
+    }
+}
+
+#[test]
+fn a_capture_that_a_program_fails_on_is_in_its_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = capture(folder.path(), "good.pcap", &dns(1));
+    let bad = capture(folder.path(), "bad.pcap", &http());
+    let search = std::env::var_os("PATH").unwrap();
+    let asked = |real: &[PathBuf], synthetic: &[PathBuf]| {
+        let sides = Sides::prepare(real, synthetic, 100, &mut |_| ()).unwrap();
+        ask::<Grep>(&search, &sides, &JudgeLimits::default(), &mut |_| ())
+    };
+    let Outcome::Judged((report, 1, 1)) = asked(&[bad.clone(), good.clone()], std::slice::from_ref(&good)) else {
+        panic!("one capture of each side can be judged");
+    };
+    assert!(report.version.contains("grep"), "{report:?}");
+    let reason = "exit status: 1: no reason given".to_owned();
+    assert_eq!(report.failed_named, [UnreadCapture { name: bad.display().to_string(), reason }]);
+    assert!(matches!(asked(&[good], &[bad]), Outcome::Failed { reason } if reason.contains("bad.pcap")));
+}

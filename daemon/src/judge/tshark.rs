@@ -8,9 +8,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::Judge;
 use super::counts::{Counts, Table, per_1000};
 use super::program::{Known, RunError, Runner};
+use super::{Asked, Judge};
 
 /// Kinds of messages in a report.
 const MESSAGES_MAX: usize = 20;
@@ -28,8 +28,8 @@ const AGGREGATOR: char = '\x1f';
 /// What tshark says of both sides.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TsharkReport {
-    /// How the program calls itself.
-    pub version: String,
+    /// Which program it was, and what it failed on.
+    pub asked: Asked,
     /// The real captures.
     pub real: TsharkSide,
     /// The synthetic captures.
@@ -103,9 +103,9 @@ impl Judge for Tshark {
         runner.run(&mut command, |line| seen.add(line))
     }
 
-    fn report(version: String, real: &Seen, synthetic: &Seen) -> TsharkReport {
+    fn report(asked: Asked, real: &Seen, synthetic: &Seen) -> TsharkReport {
         TsharkReport {
-            version,
+            asked,
             real: real.side(),
             synthetic: synthetic.side(),
             protocol_path_overlap: real.protocol_paths.overlap(&synthetic.protocol_paths),

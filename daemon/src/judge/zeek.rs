@@ -8,9 +8,9 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Judge;
 use super::counts::{Counts, Table};
 use super::program::{Known, RunError, Runner, each_line};
+use super::{Asked, Judge};
 
 /// Rows of the tables in a report.
 const ROWS_MAX: usize = 30;
@@ -20,8 +20,8 @@ const UNSET: &str = "-";
 /// What Zeek says of both sides.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ZeekReport {
-    /// How the program calls itself.
-    pub version: String,
+    /// Which program it was, and what it failed on.
+    pub asked: Asked,
     /// The real captures.
     pub real: ZeekSide,
     /// The synthetic captures.
@@ -74,9 +74,9 @@ impl Judge for Zeek {
         each_line(&log, |line| seen.add(line, &mut columns))
     }
 
-    fn report(version: String, real: &Seen, synthetic: &Seen) -> ZeekReport {
+    fn report(asked: Asked, real: &Seen, synthetic: &Seen) -> ZeekReport {
         ZeekReport {
-            version,
+            asked,
             real: real.side(),
             synthetic: synthetic.side(),
             conn_state_overlap: real.conn_states.overlap(&synthetic.conn_states),
@@ -150,7 +150,7 @@ mod tests {
         ]);
         assert_eq!(columns.side(), json.side());
         assert_eq!(columns.side().connections, 2);
-        let report = Zeek::report(String::new(), &columns, &json);
+        let report = Zeek::report(Asked::default(), &columns, &json);
         assert_eq!((report.conn_state_overlap, report.service_overlap), (Some(1.0), Some(1.0)));
         assert_eq!(report.real.services.top[0].what, "-");
     }
