@@ -4,6 +4,8 @@
 //! for the second time another one, as if a second network did the same. So hosts are as popular as they were, and no two
 //! copies of a flow share a 5-tuple. Group addresses, 255.255.255.255 and 0.0.0.0 name no host and stay.
 
+mod quoted;
+
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -12,7 +14,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use wiremamba_model::flow::{Direction, FiveTuple, Flow, FlowKey, dissect};
 use wiremamba_model::packet::{LinkType, Packet};
-use wiremamba_model::wire::parse::{Frame, ICMP, ICMPV6, Ip, Tcp, Transport, parse};
+use wiremamba_model::wire::parse::{Frame, Ip, Tcp, Transport, parse};
 use wiremamba_model::wire::plan::{Plan, ephemeral_port};
 use wiremamba_model::wire::render::render;
 
@@ -192,7 +194,8 @@ impl MovedFlow<'_, '_> {
         };
         let mut payload = Cow::Borrowed(frame.payload);
         if frame.transport == Transport::Icmp {
-            self.requote(frame.ip.protocol, payload.to_mut());
+            let moved = |host| self.hosts.moved_host(host, self.copy, Role::Server, self.rng);
+            quoted::move_hosts(frame.ip.protocol, payload.to_mut(), moved);
         }
         let cut = frame.payload_len - payload.len();
         if cut > 0 {
@@ -222,54 +225,13 @@ impl MovedFlow<'_, '_> {
         header[4..6].copy_from_slice(&id.to_be_bytes());
         header[12..16].copy_from_slice(&src.octets());
         header[16..20].copy_from_slice(&dst.octets());
-        seal_ipv4(header);
+        quoted::seal_ipv4(header);
         Some(plain.cut)
     }
 
     /// An id of 0 says that the sender does not count them (RFC 6864, section 4.1), and stays.
     fn shift_id(&self, side: usize, id: u16) -> u16 {
         if id == 0 { 0 } else { id.wrapping_add(self.id_shift[side]) }
-    }
-
-    /// Moves the hosts that an ICMP message names: those of the packet that an error quotes (RFC 792, RFC 4443), the
-    /// gateway of a redirect, the targets of neighbour discovery (RFC 4861, section 4).
-    fn requote(&mut self, protocol: u8, message: &mut [u8]) {
-        match (protocol, message[0]) {
-            (ICMP, kind @ (3 | 4 | 5 | 11 | 12)) => {
-                if kind == 5 {
-                    self.move_address::<4>(message, 4);
-                }
-                self.move_address::<4>(message, 20);
-                self.move_address::<4>(message, 24);
-                let header_len = message.get(8).map_or(0, |b| usize::from(b & 15) * 4).max(20);
-                if let Some(header) = message.get_mut(8..8 + header_len) {
-                    seal_ipv4(header);
-                }
-            }
-            (ICMPV6, 1..=4) => {
-                self.move_address::<16>(message, 16);
-                self.move_address::<16>(message, 32);
-            }
-            (ICMPV6, kind @ 135..=137) => {
-                self.move_address::<16>(message, 8);
-                if kind == 137 {
-                    self.move_address::<16>(message, 24);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn move_address<const N: usize>(&mut self, message: &mut [u8], at: usize)
-    where
-        IpAddr: From<[u8; N]>,
-    {
-        let Some(field) = message.get_mut(at..at + N) else { return };
-        let real: [u8; N] = (&*field).try_into().expect("the slice has N bytes");
-        match self.hosts.moved_host(IpAddr::from(real), self.copy, Role::Server, self.rng) {
-            IpAddr::V4(a) => field.copy_from_slice(&a.octets()),
-            IpAddr::V6(a) => field.copy_from_slice(&a.octets()),
-        }
     }
 }
 
@@ -321,15 +283,4 @@ fn plain_ipv4(packet: &Packet) -> Option<PlainIpv4<'_>> {
     let is_plain = first >> 4 == 4 && matches!(found.tuple.protocol, 2 | 50 | 132);
     let fits = header_len <= bytes.len() && bytes.len() <= ip_len && found.ip_offset + ip_len <= packet.len as usize;
     (is_plain && fits).then(|| PlainIpv4 { bytes, header_len, cut: ip_len - bytes.len() })
-}
-
-/// Writes the checksum of an IPv4 header (RFC 791, section 3.1) of at least 20 bytes.
-fn seal_ipv4(header: &mut [u8]) {
-    header[10..12].fill(0);
-    let words = header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    header[10..12].copy_from_slice(&(!sum as u16).to_be_bytes());
 }
