@@ -13,6 +13,7 @@ pub mod fields;
 pub mod halves;
 pub mod memory;
 pub mod nprint;
+pub mod series;
 pub mod similarity;
 pub mod stats;
 pub mod timing;

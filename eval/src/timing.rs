@@ -7,6 +7,7 @@ use serde::Serialize;
 use wiremamba_model::flow::Direction;
 
 use super::halves::{HALVINGS, Halves};
+use super::series::{self, Series, SeriesReport};
 use super::stats::{kolmogorov_smirnov, wasserstein};
 use super::view::View;
 
@@ -58,6 +59,7 @@ pub struct Side {
     positions: [Vec<Sample>; POSITIONS],
     /// Capture, first time in nanoseconds, number of each flow.
     starts: Vec<(u32, i64, u32)>,
+    series: Series,
     values_left_out: u64,
 }
 
@@ -80,6 +82,7 @@ impl Side {
             }
         }
         for (direction, view) in views {
+            self.series.packet(capture, view.ts().0, view.packet.len);
             let last = &mut last[usize::from(*direction == Direction::Resp)];
             if let Some(before) = last.replace(view.ts().0) {
                 self.put(WITHIN, (view.ts().0 - before) as f64 * SECOND, number);
@@ -92,6 +95,7 @@ impl Side {
         }
 
         let (_, last_view) = views.last().expect("there is a first");
+        self.series.flow(capture, first.ts().0, last_view.ts().0.max(first.ts().0));
         let bytes: f64 = views.iter().map(|(_, v)| size(v)).sum();
         let up = |value: &dyn Fn(&View<'_>) -> f64| -> f64 {
             views.iter().filter(|(d, _)| *d == Direction::Orig).map(|(_, v)| value(v)).sum()
@@ -119,6 +123,7 @@ impl Side {
             a.append(b);
         }
         self.starts.append(&mut other.starts);
+        self.series.merge(other.series);
         self.values_left_out += other.values_left_out;
     }
 
@@ -209,6 +214,8 @@ pub struct TimingReport {
     pub matched: Gaps,
     /// Matched minus floor, of the mean K-S statistic.
     pub excess_mean_ks: f64,
+    /// Traffic as a series in time.
+    pub series: SeriesReport,
     /// Values beyond the limit, on both sides together.
     pub values_left_out: u64,
 }
@@ -237,6 +244,7 @@ pub fn report(mut real: Side, mut synthetic: Side, halves: &Halves) -> TimingRep
         floor,
         matched,
         values_left_out: real.values_left_out + synthetic.values_left_out,
+        series: series::report(real.series, synthetic.series),
     }
 }
 

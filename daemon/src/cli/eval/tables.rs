@@ -111,6 +111,18 @@ fn timing(ret: &mut String, report: &TimingReport) {
         row(ret, name, [a, b, c, gap.wasserstein]);
     }
     row(ret, "mean", all.map(|g| g.mean_ks));
+    title(ret, "Traffic in time");
+    header(ret, &["synthetic", "real"]);
+    let both = [&report.series.synthetic, &report.series.real];
+    for (i, scale) in report.series.scales_s.iter().enumerate().step_by(3) {
+        row(ret, &format!("dispersion at {scale} s"), both.map(|s| s.dispersion[i]));
+    }
+    for lag in [1, 10, 50] {
+        row(ret, &format!("autocorrelation of gaps at {lag}"), both.map(|s| s.gap_autocorrelation[lag - 1]));
+    }
+    row(ret, "flows open at once, mean", both.map(|s| s.concurrent_flows_mean));
+    row(ret, "flows open at once, most", both.map(|s| s.concurrent_flows_max as f64));
+    row(ret, "throughput, correlation", [report.series.throughput_correlation]);
 }
 
 fn memory(ret: &mut String, report: &MemoryReport) {
