@@ -4,7 +4,7 @@
 //! A program that is not installed is named with the package that brings it. Programs run one after another, each
 //! under one time limit for everything it is asked, in temporary folders and without the configuration of the user.
 //!
-//! [`captures`] says what a program is given, [`program`] runs it, [`counts`] counts; then one module for each judge.
+//! `captures` says what a program is given, `program` runs it, `counts` counts; then one module for each judge.
 
 mod captures;
 mod counts;
