@@ -7,6 +7,7 @@ use wiremamba_model::flow::Flow;
 use wiremamba_model::packet::Packet;
 
 use super::halves::Halves;
+use super::joint::{Joint, JointReport};
 use super::memory::{self, MemoryReport, Trained};
 use super::similarity::{self, SimilarityReport};
 use super::timing::{self, TimingReport};
@@ -24,6 +25,8 @@ pub enum Group {
     Timing,
     /// What comes out of the training captures again.
     Memory,
+    /// What a classifier makes of the flows.
+    Joint,
 }
 
 /// What both sides need to know before their packets come.
@@ -35,6 +38,10 @@ pub struct Setting {
     pub halves: Arc<Halves>,
     /// The training captures, for group 4.
     pub trained: Option<Arc<Trained>>,
+    /// Flows of the training captures, for group 5; the real flows are halved where there are none.
+    pub trained_flows: Option<Joint>,
+    /// Names of the labels, by number.
+    pub labels: Vec<String>,
     /// Of all chance.
     pub seed: u64,
 }
@@ -49,17 +56,23 @@ pub struct Side {
     validity: Option<Validity>,
     timing: Option<timing::Side>,
     memory: Option<memory::Side>,
+    joint: Option<Joint>,
+    is_real: bool,
+    /// Label of each capture.
+    labels: Vec<usize>,
 }
 
 impl Side {
     /// The real side.
-    pub fn real(setting: &Setting, captured_bytes: u64) -> Self {
-        Self::new(setting, similarity::Side::real(Arc::clone(&setting.halves), setting.seed), captured_bytes)
+    pub fn real(setting: &Setting, labels: Vec<usize>, captured_bytes: u64) -> Self {
+        let similarity = similarity::Side::real(Arc::clone(&setting.halves), setting.seed);
+        Self { is_real: true, labels, ..Self::new(setting, similarity, captured_bytes) }
     }
 
     /// The synthetic side.
-    pub fn synthetic(setting: &Setting, captured_bytes: u64) -> Self {
-        Self::new(setting, similarity::Side::synthetic(Arc::clone(&setting.halves)), captured_bytes)
+    pub fn synthetic(setting: &Setting, labels: Vec<usize>, captured_bytes: u64) -> Self {
+        let similarity = similarity::Side::synthetic(Arc::clone(&setting.halves));
+        Self { labels, ..Self::new(setting, similarity, captured_bytes) }
     }
 
     fn new(setting: &Setting, similarity: similarity::Side, captured_bytes: u64) -> Self {
@@ -73,6 +86,9 @@ impl Side {
             validity: groups.contains(&Group::Validity).then(Validity::default),
             timing: groups.contains(&Group::Timing).then(timing::Side::default),
             memory: groups.contains(&Group::Memory).then(memory),
+            joint: groups.contains(&Group::Joint).then(|| Joint::new(setting.seed)),
+            is_real: false,
+            labels: Vec::new(),
         }
     }
 
@@ -89,6 +105,10 @@ impl Side {
         }
         if let Some(timing) = &mut self.timing {
             timing.flow(capture, number, &views);
+        }
+        if let Some(joint) = &mut self.joint {
+            let label = self.labels.get(capture as usize).copied().unwrap_or_default();
+            if self.is_real { joint.real(label, flow) } else { joint.synthetic(label, flow) }
         }
         if let Some(memory) = &mut self.memory {
             views.iter().enumerate().for_each(|(i, (_, view))| memory.packet((number, i), view));
@@ -126,6 +146,9 @@ impl Side {
             a.merge(b);
         }
         if let (Some(a), Some(b)) = (&mut self.memory, other.memory) {
+            a.merge(b);
+        }
+        if let (Some(a), Some(b)) = (&mut self.joint, other.joint) {
             a.merge(b);
         }
     }
@@ -172,6 +195,9 @@ pub struct Report {
     /// Group 4.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryReport>,
+    /// Group 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub joint: Option<JointReport>,
 }
 
 /// The same figures of both sides.
@@ -184,12 +210,17 @@ pub struct BothSides<T> {
 }
 
 /// Compares two sides that were dealt the same halves.
-pub fn report(real: Side, synthetic: Side, halves: &Halves) -> Report {
+pub fn report(real: Side, synthetic: Side, setting: &Setting) -> Report {
     let captures = Sizes { real: real.size(), synthetic: synthetic.size() };
     let similarity = real.similarity.zip(synthetic.similarity).map(|(r, s)| similarity::report(&r, &s));
-    let timing = real.timing.zip(synthetic.timing).map(|(r, s)| timing::report(r, s, halves));
+    let timing = real.timing.zip(synthetic.timing).map(|(r, s)| timing::report(r, s, &setting.halves));
     let validity = real.validity.zip(synthetic.validity);
     let validity = validity.map(|(r, s)| BothSides { real: r.report(), synthetic: s.report() });
     let memory = real.memory.zip(synthetic.memory).map(|(r, s)| memory::report(r, s));
-    Report { captures, similarity, validity, timing, memory }
+    let joint = real.joint.zip(synthetic.joint).map(|(mut joint, synthetic)| {
+        joint.merge(synthetic);
+        setting.trained_flows.iter().for_each(|train| joint.merge(train.clone()));
+        joint.report(&setting.labels)
+    });
+    Report { captures, similarity, validity, timing, memory, joint }
 }

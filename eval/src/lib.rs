@@ -11,6 +11,7 @@ pub mod baseline;
 pub mod evaluation;
 pub mod fields;
 pub mod halves;
+pub mod joint;
 pub mod memory;
 pub mod nprint;
 pub mod series;

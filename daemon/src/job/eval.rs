@@ -1,16 +1,18 @@
 //! Captures of two sides, read flow by flow and judged on all cores, in memory that does not grow with them.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use wiremamba_eval::evaluation::{Group, Report, Setting, Side, report};
 use wiremamba_eval::halves::Halves;
+use wiremamba_eval::joint::Joint;
 use wiremamba_eval::memory::{Trained, Training};
 use wiremamba_eval::view::{View, views};
 use wiremamba_model::flow::{Flow, FlowLimits, FlowTable, dissect};
 use wiremamba_model::packet::Packet;
 
+use crate::source::collection::LabelledCapture;
 use crate::source::file::SavefileSource;
 use crate::source::{Next, PacketSource, SourceError};
 
@@ -23,11 +25,11 @@ const BATCHES_MAX: usize = 8;
 #[derive(Debug, Clone)]
 pub struct EvalJob {
     /// Real captures.
-    pub real: Vec<PathBuf>,
+    pub real: Vec<LabelledCapture>,
     /// Synthetic captures.
-    pub synthetic: Vec<PathBuf>,
-    /// The captures that the generator was trained on, for the group of memory.
-    pub train: Vec<PathBuf>,
+    pub synthetic: Vec<LabelledCapture>,
+    /// The captures that the generator was trained on, for the groups of memory and of classifiers.
+    pub train: Vec<LabelledCapture>,
     /// The groups of measures.
     pub groups: Vec<Group>,
     /// Of all chance: which flows are in which half.
@@ -72,32 +74,78 @@ pub fn run(job: &EvalJob, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) ->
         return Err(EvalError::NoRealPackets);
     }
     let halves = Arc::new(Halves::new(real_size.flows, synthetic_size.flows, job.seed));
-    let trained = match job.groups.contains(&Group::Memory) && !job.train.is_empty() {
-        true => Some(Arc::new(learn_by_heart(&job.train, stop, progress)?)),
-        false => None,
+    let labels = Labels::new(job);
+    let needs_training = [Group::Memory, Group::Joint].iter().any(|group| job.groups.contains(group));
+    let (trained, trained_flows) = match needs_training && !job.train.is_empty() {
+        true => learn_by_heart(job, &labels, stop, progress).map(|(a, b)| (Some(Arc::new(a)), Some(b)))?,
+        false => (None, None),
     };
-    let setting = Setting { groups: job.groups.clone(), halves: Arc::clone(&halves), trained, seed: job.seed };
-    let measure = |paths: &[PathBuf], blank: Side| {
+    let setting = Setting {
+        groups: job.groups.clone(),
+        halves,
+        trained,
+        trained_flows,
+        labels: labels.names.clone(),
+        seed: job.seed,
+    };
+    let measure = |paths: &[LabelledCapture], blank: Side| {
         let work = |side: &mut Side, unit: Unit| match unit {
             Unit::Flow { capture, number, flow } => side.flow(capture, number, &flow),
             Unit::Stray(packet) => side.stray(&packet),
         };
         pass(paths, &blank, work, Side::merge, stop, progress)
     };
-    let real = measure(&job.real, Side::real(&setting, real_size.bytes))?;
-    let synthetic = measure(&job.synthetic, Side::synthetic(&setting, synthetic_size.bytes))?;
-    Ok(report(real, synthetic, &halves))
+    let real = measure(&job.real, Side::real(&setting, labels.of(&job.real), real_size.bytes))?;
+    let blank = Side::synthetic(&setting, labels.of(&job.synthetic), synthetic_size.bytes);
+    let synthetic = measure(&job.synthetic, blank)?;
+    Ok(report(real, synthetic, &setting))
 }
 
-/// Reads the training captures into what can be searched.
-fn learn_by_heart(paths: &[PathBuf], stop: &AtomicBool, progress: &dyn Fn(u64)) -> Result<Trained, EvalError> {
-    let size = census(paths, stop, progress)?;
-    let work = |training: &mut Training, unit: Unit| match unit {
-        Unit::Flow { flow, .. } => views(&flow).for_each(|(_, view)| training.packet(&view)),
+/// The labels of captures as numbers.
+struct Labels {
+    /// Sorted; a single one where the sides are not labelled alike.
+    names: Vec<String>,
+}
+
+impl Labels {
+    fn new(job: &EvalJob) -> Self {
+        let of = |captures: &[LabelledCapture]| captures.iter().map(|c| c.label.clone()).collect::<BTreeSet<_>>();
+        let names = of(&job.real);
+        // Labels come from the names of folders and files; those of other names say nothing about the traffic.
+        let is_alike = names == of(&job.synthetic) && (job.train.is_empty() || names == of(&job.train));
+        Self { names: if is_alike { names.into_iter().collect() } else { vec!["all".to_owned()] } }
+    }
+
+    fn of(&self, captures: &[LabelledCapture]) -> Vec<usize> {
+        captures.iter().map(|c| self.names.binary_search(&c.label).unwrap_or_default()).collect()
+    }
+}
+
+/// Reads the training captures into what can be searched, and their flows.
+fn learn_by_heart(
+    job: &EvalJob,
+    labels: &Labels,
+    stop: &AtomicBool,
+    progress: &dyn Fn(u64),
+) -> Result<(Trained, Joint), EvalError> {
+    let size = census(&job.train, stop, progress)?;
+    let (labels, has_joint) = (labels.of(&job.train), job.groups.contains(&Group::Joint));
+    let work = |(training, joint): &mut (Training, Joint), unit: Unit| match unit {
+        Unit::Flow { capture, flow, .. } => {
+            views(&flow).for_each(|(_, view)| training.packet(&view));
+            if has_joint {
+                joint.train(labels[capture as usize], &flow);
+            }
+        }
         Unit::Stray(packet) => training.packet(&View::new(&packet)),
     };
-    let training = pass(paths, &Training::new(size.bytes), work, Training::merge, stop, progress)?;
-    Ok(training.index())
+    let merge = |a: &mut (Training, Joint), b: (Training, Joint)| {
+        a.0.merge(b.0);
+        a.1.merge(b.1);
+    };
+    let blank = (Training::new(size.bytes), Joint::new(job.seed));
+    let (training, joint) = pass(&job.train, &blank, work, merge, stop, progress)?;
+    Ok((training.index(), joint))
 }
 
 /// What there is, and what is wrong with it.
@@ -109,7 +157,7 @@ struct Census {
     flows: usize,
 }
 
-fn census(paths: &[PathBuf], stop: &AtomicBool, progress: &dyn Fn(u64)) -> Result<Census, EvalError> {
+fn census(paths: &[LabelledCapture], stop: &AtomicBool, progress: &dyn Fn(u64)) -> Result<Census, EvalError> {
     let mut ret = Census::default();
     let warnings = read(paths, stop, progress, &mut |unit| match unit {
         Unit::Flow { flow, .. } => {
@@ -128,7 +176,7 @@ fn census(paths: &[PathBuf], stop: &AtomicBool, progress: &dyn Fn(u64)) -> Resul
 
 /// Reads on this thread and measures on as many others as rayon has.
 fn pass<A: Clone + Send + Sync>(
-    paths: &[PathBuf],
+    paths: &[LabelledCapture],
     blank: &A,
     work: impl Fn(&mut A, Unit) + Sync,
     merge: impl Fn(&mut A, A),
@@ -167,13 +215,13 @@ fn pass<A: Clone + Send + Sync>(
 
 /// Reads captures one after another; flows do not go on from one to the next. Returns what their owner should know.
 fn read(
-    paths: &[PathBuf],
+    paths: &[LabelledCapture],
     stop: &AtomicBool,
     progress: &dyn Fn(u64),
     each: &mut dyn FnMut(Unit),
 ) -> Result<Vec<String>, EvalError> {
     let (mut number, mut warnings) = (0, Vec::new());
-    for (capture, path) in (0..).zip(paths) {
+    for (capture, LabelledCapture { path, .. }) in (0..).zip(paths) {
         let mut source = SavefileSource::open(path)?;
         let mut table = FlowTable::new(flow_limits());
         let mut reported = 0;

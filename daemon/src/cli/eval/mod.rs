@@ -14,7 +14,7 @@ use wiremamba_eval::evaluation::{Group, Report};
 use super::{Context, print_json, print_text, progress};
 use crate::job::eval::{EvalJob, run as measure};
 use crate::judge::{JudgeLimits, JudgesReport, judge as ask_judges};
-use crate::source::collection::from_paths;
+use crate::source::collection::{LabelledCapture, from_paths};
 
 /// `wiremamba eval`
 #[derive(Debug, Args)]
@@ -49,6 +49,8 @@ enum GroupArg {
     Timing,
     /// What comes out of the training captures again
     Memory,
+    /// Whether a classifier can tell synthetic from real flows, and learn from them
+    Joint,
     /// What tshark, nDPI, Suricata and Zeek say, where they are installed
     Judges,
 }
@@ -70,19 +72,23 @@ impl GroupArg {
             Self::Validity => Some(Group::Validity),
             Self::Timing => Some(Group::Timing),
             Self::Memory => Some(Group::Memory),
+            Self::Joint => Some(Group::Joint),
             Self::Judges => None,
         }
     }
 }
 
 pub(super) fn run(args: EvalArgs, context: &Context) -> Result<()> {
-    let paths = |of: &[PathBuf]| -> Result<Vec<PathBuf>> {
-        Ok(from_paths(of, None)?.into_iter().map(|capture| capture.path).collect())
-    };
     let asked = if args.only.is_empty() { GroupArg::value_variants() } else { args.only.as_slice() };
     let groups = asked.iter().filter_map(|group| group.measures()).collect();
-    let train = if args.train.is_empty() { Vec::new() } else { paths(&args.train)? };
-    let job = EvalJob { real: paths(&args.real)?, synthetic: paths(&args.synthetic)?, train, groups, seed: args.seed };
+    let train = from_paths(&args.train, None)?;
+    let job = EvalJob {
+        real: from_paths(&args.real, None)?,
+        synthetic: from_paths(&args.synthetic, None)?,
+        train,
+        groups,
+        seed: args.seed,
+    };
     let to_stdout = args.json.as_deref() == Some(Path::new("-"));
     // Opened first: nobody wants to hear of a wrong path after a minute's work.
     let file = match &args.json {
@@ -92,7 +98,10 @@ pub(super) fn run(args: EvalArgs, context: &Context) -> Result<()> {
     let bar = progress::bar(context.quiet, None, "judging");
     let measures = measure(&job, &context.stop, &|packets| bar.inc(packets))?;
     let judges = asked.contains(&GroupArg::Judges).then(|| {
-        ask_judges(&job.real, &job.synthetic, &JudgeLimits::default(), |text| bar.suspend(|| tracing::info!("{text}")))
+        let paths = |of: &[LabelledCapture]| of.iter().map(|c| c.path.clone()).collect::<Vec<_>>();
+        ask_judges(&paths(&job.real), &paths(&job.synthetic), &JudgeLimits::default(), |text| {
+            bar.suspend(|| tracing::info!("{text}"))
+        })
     });
     bar.finish_and_clear();
     let report = Judgement { measures, judges };

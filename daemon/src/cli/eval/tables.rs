@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use wiremamba_eval::joint::JointReport;
 use wiremamba_eval::memory::{MemoryReport, Recalled};
 use wiremamba_eval::similarity::{Averages, SimilarityReport};
 use wiremamba_eval::stats::Distances;
@@ -13,6 +14,9 @@ use crate::judge::{JudgesReport, Outcome, Table};
 
 /// Rows of a table of shares at most; the JSON has more.
 const SHARES_MAX: usize = 10;
+
+/// An AUC from which on it is worth saying by what the forest told.
+const TOLD: f64 = 0.6;
 
 /// All tables.
 pub(super) fn text(judgement: &Judgement) -> String {
@@ -27,6 +31,7 @@ pub(super) fn text(judgement: &Judgement) -> String {
     report.validity.iter().for_each(|v| validity(&mut ret, &v.real, &v.synthetic));
     report.timing.iter().for_each(|t| timing(&mut ret, t));
     report.memory.iter().for_each(|m| memory(&mut ret, m));
+    report.joint.iter().for_each(|j| joint(&mut ret, j));
     judgement.judges.iter().for_each(|j| judges(&mut ret, j));
     ret
 }
@@ -149,6 +154,34 @@ fn memory(ret: &mut String, report: &MemoryReport) {
     ];
     for (name, of) in figures {
         row(ret, name, [synthetic, real].map(|r| of(r).unwrap_or(f64::NAN)));
+    }
+}
+
+fn joint(ret: &mut String, report: &JointReport) {
+    title(ret, "Two-sample test: AUC of a forest that tells synthetic from real flows, 0.5 cannot");
+    header(ret, &["synthetic", "floor"]);
+    let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
+    row(ret, "by flow statistics", [number(report.auc), number(report.floor.auc)]);
+    row(ret, "by bits of 4 packets", [number(report.auc_bits), number(report.floor.auc_bits)]);
+    if let Some(reason) = &report.reason {
+        let _ = writeln!(ret, "{reason}");
+    }
+    if report.auc.is_some_and(|auc| auc > TOLD) {
+        let telling: Vec<&str> = report.telling.iter().take(5).map(|t| t.feature.as_str()).collect();
+        let _ = writeln!(ret, "told most by: {}", telling.join(", "));
+    }
+    match (&report.utility, &report.utility_reason) {
+        (Some(utility), _) => {
+            title(ret, "A forest that learned labels from one side, tested on real flows: macro-F1");
+            header(ret, &["synthetic", "real", "gap"]);
+            for (name, u) in [("by flow statistics", &utility.stats), ("by bits of 4 packets", &utility.bits)] {
+                row(ret, name, [u.synthetic.macro_f1, u.real.macro_f1, u.gap]);
+            }
+        }
+        (None, Some(reason)) => {
+            let _ = writeln!(ret, "no test of labels: {reason}");
+        }
+        (None, None) => {}
     }
 }
 
