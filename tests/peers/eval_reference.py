@@ -5,10 +5,10 @@ usage: eval_reference.py REAL.pcap SYNTHETIC.pcap [TRAIN.pcap]    print the figu
 (needs numpy 2 and scipy)
 
 Nothing here was taken from the Rust side: the capture reader, the header parser and the sums are its own, and the
-distances are scipy's wherever scipy has them. The definitions are those of METRICS; where they leave a choice, it is this:
+distances are scipy's wherever scipy has them. Where the definitions of METRICS.md leave a choice, it is this:
 
-* IP frame: Ethernet, any number of VLAN tags, or raw IP; version, header length and captured bytes must be plausible. The
-  IP packet ends where its length field says, so Ethernet padding is no part of it. Tunnels are not entered.
+* IP frame: Ethernet, any number of VLAN tags, or raw IP; version, header length and captured bytes must be plausible.
+  The IP packet ends where its length field says, so Ethernet padding is no part of it. Tunnels are not entered.
 * IPv6 extension headers are walked. "protocol" is the last one; only the fixed 40 bytes fill IPv6 columns, and
   ip_header_len is 40. Traffic class counts as tos, ICMPv6 type and code as icmp_type_code (but fill no ICMP column).
 * payload: what follows the TCP, UDP or ICMP header (8 bytes), else what follows the IP headers.
@@ -21,8 +21,8 @@ distances are scipy's wherever scipy has them. The definitions are those of METR
 * lag-1 autocorrelation: sum (x[i]-m)(x[i+1]-m) / sum (x[i]-m)^2 with one mean for the flow.
 * nothing on one side: distances are at their maximum, K-S is 1. Nothing on either: distances are 0, K-S is null and is
   left out of mean_ks. A Wasserstein distance that lacks a side, or a ratio over nothing, is null.
-* memory: distances in bits; payloads packet by packet, never joined to a stream; a substring lies in one training payload;
-  the shares are over synthetic frames, IP packets, payloads of 32 bytes or more, and bytes of payload.
+* memory: distances in bits; payloads packet by packet, never joined to a stream; a substring lies in one training
+  payload; the shares are over synthetic frames, IP packets, payloads of 32 bytes or more, and bytes of payload.
 """
 
 import collections
