@@ -136,8 +136,8 @@ pub struct FieldCounts {
 impl FieldCounts {
     /// Counts a packet; one without IP is left out.
     pub fn add(&mut self, direction: Direction, view: &View<'_>) {
-        self.sizes.add(u64::from(view.packet.len), OTHER, 1);
         let Some(tuple) = view.tuple else { return };
+        self.sizes.add(u64::from(view.packet.len), OTHER, 1);
         let ip = view.ip_header;
         let (tcp, udp) = (view.tcp(), view.udp());
         let be16 = |at: usize| u64::from(u16::from_be_bytes([ip[at], ip[at + 1]]));

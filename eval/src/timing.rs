@@ -70,23 +70,16 @@ impl Side {
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         self.starts.push((capture, first.ts().0, number));
         let size = |v: &View<'_>| f64::from(v.packet.len);
-        let mut last: [Option<i64>; 2] = [None; 2];
         let mut gaps = Vec::with_capacity(views.len());
         for pair in views.windows(2) {
             let [(da, a), (db, b)] = pair else { unreachable!("windows of two") };
             let gap = b.ts().nanos_since(a.ts()) as f64 * SECOND;
             gaps.push(gap);
             self.put(GAPS, gap, number);
-            if da != db {
-                self.put(TURNS, gap, number);
-            }
+            self.put(if da == db { WITHIN } else { TURNS }, gap, number);
         }
-        for (direction, view) in views {
+        for (_, view) in views {
             self.series.packet(capture, view.ts().0, view.packet.len);
-            let last = &mut last[usize::from(*direction == Direction::Resp)];
-            if let Some(before) = last.replace(view.ts().0) {
-                self.put(WITHIN, (view.ts().0 - before) as f64 * SECOND, number);
-            }
             self.put(SIZE, size(view), number);
         }
         for (position, (direction, view)) in self.positions.iter_mut().zip(views) {

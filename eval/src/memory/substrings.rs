@@ -63,24 +63,30 @@ impl Index {
 
     /// Bytes of `payload` inside pieces of at least 16 bytes that an indexed payload has too, and the longest piece.
     pub(super) fn covered(&self, payload: &[u8]) -> (usize, usize) {
-        let (mut covered, mut covered_end, mut longest) = (0, 0, 0);
+        let mut pieces: Vec<(usize, usize)> = Vec::new();
+        let mut widest = (0, 0);
         each_anchor(payload, |hash, at| {
-            if at + GRAM <= covered_end {
+            // A piece that begins before the one around this anchor has an anchor in its first 16 bytes, one that ends
+            // behind it has one in its last 16: none is missed where neither can be the case.
+            if widest.0 + GRAM <= at && at + PIECE_MIN <= widest.1 {
                 return;
             }
             let from = self.anchors.partition_point(|(h, _)| *h < hash);
             let places = self.anchors[from..].iter().take_while(|(h, _)| *h == hash).take(PLACES_MAX);
-            let best =
-                places.map(|(_, place)| self.extend(payload, at, *place as usize)).max_by_key(|(from, to)| to - from);
-            if let Some((from, to)) = best
-                && to - from >= PIECE_MIN
-            {
-                longest = longest.max(to - from);
-                covered += to - from.max(covered_end).min(to);
-                covered_end = to.max(covered_end);
+            let found = places.map(|(_, place)| self.extend(payload, at, *place as usize));
+            for piece in found.filter(|(from, to)| to - from >= PIECE_MIN) {
+                widest = if piece.1 > widest.1 { piece } else { widest };
+                pieces.push(piece);
             }
         });
-        (covered, longest)
+        // One after another: pieces of several payloads may overlap.
+        pieces.sort_unstable();
+        let (mut covered, mut covered_end) = (0, 0);
+        for (from, to) in &pieces {
+            covered += to.saturating_sub(covered_end.max(*from));
+            covered_end = covered_end.max(*to);
+        }
+        (covered, pieces.iter().map(|(from, to)| to - from).max().unwrap_or(0))
     }
 
     /// The common piece around byte `at` of the payload and byte `place` of the indexed ones; may be empty.
