@@ -44,6 +44,16 @@ impl Halves {
         self.size
     }
 
+    /// The share of the real flows in each half, which is that of the real packets of no flow.
+    pub fn real_share(&self) -> f64 {
+        self.size as f64 / self.real.len().max(1) as f64
+    }
+
+    /// The share of the synthetic flows held against a half; all packets of no flow where there is no flow.
+    pub fn synthetic_share(&self) -> f64 {
+        if self.synthetic.is_empty() { 1.0 } else { self.size as f64 / self.synthetic.len() as f64 }
+    }
+
     /// Whether a real flow is in the first half of a halving.
     pub fn is_first(&self, halving: usize, real_flow: usize) -> bool {
         self.real[real_flow] >> (2 * halving) & 1 == 1

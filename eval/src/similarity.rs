@@ -1,6 +1,7 @@
 //! Group 1, similarity: how far the header bits and fields of two sides are apart.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use rand::{Rng, SeedableRng};
@@ -41,6 +42,11 @@ impl Counted {
         self.fields.add(direction, view);
     }
 
+    fn add_stray(&mut self, view: &View<'_>) {
+        self.pooled.add(view);
+        self.fields.add(Direction::Orig, view);
+    }
+
     fn add_flow(&mut self, views: &[(Direction, View<'_>)]) {
         views.iter().enumerate().for_each(|(position, (direction, view))| self.add(position, *direction, view));
     }
@@ -65,6 +71,13 @@ pub struct Side {
     second: [Counted; HALVINGS],
     random: BitCountsByPosition,
     rng: ChaCha8Rng,
+}
+
+/// A number in [0, 1) for a packet in a halving: the same in every run, whichever thread sees the packet.
+fn lot(packet: &Packet, halving: usize) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    (packet.ts.0, &packet.data, halving).hash(&mut hasher);
+    (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// Bits of the `random` baseline.
@@ -93,10 +106,19 @@ impl Side {
         }
     }
 
-    /// A frame of no flow.
+    /// A frame of no flow. It is in as large a share of the halves and the matched samples as flows are, so that frames
+    /// that cannot be read count there too.
     pub fn stray(&mut self, view: &View<'_>) {
-        self.all.pooled.add(view);
-        self.all.fields.add(Direction::Orig, view);
+        self.all.add_stray(view);
+        let share = if self.is_real { self.halves.real_share() } else { self.halves.synthetic_share() };
+        for i in 0..HALVINGS {
+            let lot = lot(view.packet, i);
+            if lot < share {
+                self.first[i].add_stray(view);
+            } else if self.is_real && lot < 2.0 * share {
+                self.second[i].add_stray(view);
+            }
+        }
     }
 
     /// The flow of this number, counted from 0 in the order in which the halves were dealt.

@@ -226,6 +226,22 @@ fn sequence_numbers_one_too_high_move_flows_alone() {
 }
 
 #[test]
+fn frames_that_cannot_be_read_count_in_the_matched_samples() {
+    let bench = Bench::new();
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let noise = bench.real.iter().map(|p| {
+        let mut data: Vec<u8> = (0..p.data.len()).map(|_| rng.random()).collect();
+        data[12..14].copy_from_slice(&[0x12, 0x34]);
+        Packet { data, ..p.clone() }
+    });
+    let mixed: Vec<Packet> = bench.real.iter().cloned().chain(noise).collect();
+    let report = bench.eval(mixed, &["--only", "similarity"]);
+    let jsd = |which: &str| report["similarity"][which]["bit_active"]["jsd"].as_f64().unwrap();
+    let pooled = report["similarity"]["bit_active"]["jsd"].as_f64().unwrap();
+    assert!(pooled > 0.2 && (jsd("matched") - pooled).abs() < 0.1, "{pooled} {}", jsd("matched"));
+}
+
+#[test]
 fn slower_traffic_moves_timing_alone() {
     let bench = Bench::new();
     let start = bench.real[0].ts;

@@ -15,7 +15,7 @@ use super::sample::mix;
 /// Parts of the cross-validation.
 const FOLDS: usize = 5;
 /// Coin-flip deals that make the floor.
-pub(super) const DEALS: u64 = 3;
+const DEALS: u64 = 3;
 /// How many features are reported as telling.
 const TELLING: usize = 5;
 

@@ -78,7 +78,10 @@ pub(super) fn utility(
         }
     }
     if told.len() < 2 {
-        return Err(format!("{} labels have {LABEL_FLOWS_MIN} real flows to learn from and to test on", told.len()));
+        return Err(format!(
+            "2 labels with {LABEL_FLOWS_MIN} real flows to learn from and {LABEL_FLOWS_MIN} to test on are needed, there are {}",
+            told.len()
+        ));
     }
     let learnable: usize = told.iter().map(|label| label.synthetic.len()).sum();
     if learnable < LABEL_FLOWS_MIN {

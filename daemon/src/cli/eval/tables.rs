@@ -159,10 +159,11 @@ fn memory(ret: &mut String, report: &MemoryReport) {
 
 fn joint(ret: &mut String, report: &JointReport) {
     title(ret, "Two-sample test: AUC of a forest that tells synthetic from real flows, 0.5 cannot");
-    header(ret, &["synthetic", "floor"]);
+    header(ret, &["synthetic", "floor", "training"]);
     let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
-    row(ret, "by flow statistics", [number(report.auc), number(report.floor.auc)]);
-    row(ret, "by bits of 4 packets", [number(report.auc_bits), number(report.floor.auc_bits)]);
+    row(ret, "by flow statistics", [report.auc, report.floor.auc, report.reference.auc].map(number));
+    row(ret, "by bits of 4 packets", [report.auc_bits, report.floor.auc_bits, report.reference.auc_bits].map(number));
+    ret.push_str("floor: real flows dealt by coin; training: the training captures told from the real ones.\n");
     if let Some(reason) = &report.reason {
         let _ = writeln!(ret, "{reason}");
     }
