@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use wiremamba_daemon::judge::{JudgeLimits, Outcome, suricata};
 use wiremamba_tests::judges;
 use wiremamba_tests::program::{fail, json, succeed, train_tiny};
 use wiremamba_tests::{tcp, traffic};
@@ -102,6 +103,11 @@ fn check(capture: &Path, frames: u64) {
         contradictions.len(),
         &contradictions[..contradictions.len().min(5)]
     );
+    match suricata(capture, &JudgeLimits::default()) {
+        Outcome::Judged(report) => assert_eq!(report.synthetic.invalid_per_1000, 0.0, "{report:?}"),
+        Outcome::Absent { hint, .. } => eprintln!("skipped: no Suricata to judge ({hint})"),
+        Outcome::Failed { reason } => panic!("Suricata gives no judgement: {reason}"),
+    }
     let Some(report) = judges::tshark(capture) else { return };
     assert_eq!(report.frames, frames);
     assert!(report.verified * 10 > frames * 9, "{report:?}");

@@ -92,9 +92,12 @@ pub enum Outcome<T> {
 ///
 /// Captures are pcap or pcapng. `told` hears, in a sentence each, what is going on and what was left out.
 pub fn judge(real: &[PathBuf], synthetic: &[PathBuf], limits: &JudgeLimits, told: impl FnMut(&str)) -> JudgesReport {
-    // What a shell would search that was given no PATH.
-    let search = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
-    judge_with(&search, real, synthetic, limits, told)
+    judge_with(&search_path(), real, synthetic, limits, told)
+}
+
+/// Where programs are looked for; without a PATH, where a shell would look then.
+fn search_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"))
 }
 
 /// As [`judge`], with programs looked for in the folders of `search`, a list as in `PATH`.
@@ -143,6 +146,16 @@ pub struct Asked {
 
 /// Captures that a program failed on are counted, and this many of them named.
 const FAILED_NAMED_MAX: usize = 32;
+
+/// What Suricata alone says of one capture, as the synthetic side; the real side is the same capture.
+pub fn suricata(capture: &Path, limits: &JudgeLimits) -> Outcome<SuricataReport> {
+    let search = search_path();
+    let captures = [capture.to_owned()];
+    match Sides::prepare(&captures, &captures, limits.packets_max, &mut |_| ()) {
+        Ok(sides) => ask::<suricata::Suricata>(&search, &sides, limits, &mut |_| ()),
+        Err(error) => Outcome::Failed { reason: format!("no temporary folder for the captures: {error}") },
+    }
+}
 
 /// One program: how it is asked about a capture, and what its answers add up to.
 trait Judge {
