@@ -13,7 +13,8 @@ usage: packaging/demo.sh [--minutes M] [--no-install]
 
 Makes real traffic in network namespaces of its own (web over TLS, DNS, ssh), captures it, trains a small
 model on it for M minutes (default 1), generates new flows, replays them onto a tap, captures what arrives
-there, and prints a table of what went in and what came out. Needs root, and /dev/net/tun.
+there, and prints a table of what went in and what came out, and how real it is beside traffic that the model
+has not seen. Needs root, and /dev/net/tun.
 Debian packages that are missing are installed, unless --no-install is given.
 EOF
 }
@@ -77,7 +78,7 @@ on_server() { ip netns exec "$SERVER" "$@"; }
 on_client() { ip netns exec "$CLIENT" "$@"; }
 
 # Web: nginx over TLS, with pages of several sizes.
-mkdir -p "$WORK/web" "$WORK/log" "$WORK/ssh" "$WORK/capture"/{web,dns,ssh}
+mkdir -p "$WORK/web" "$WORK/log" "$WORK/ssh" "$WORK"/{capture,holdout,generated}/{web,dns,ssh}
 chmod 755 "$WORK" "$WORK/web"
 openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=demo.test \
     -keyout "$WORK/tls.key" -out "$WORK/tls.crt" 2>/dev/null
@@ -117,16 +118,12 @@ capture() { # NAMESPACE INTERFACE FILE OPTIONS AND FILTER
         2>>"$WORK/log/tcpdump.log" &
     PIDS+=($!)
 }
-capture "$SERVER" wmd1 "$WORK/capture/web/web.pcap" "tcp port 443"
-capture "$SERVER" wmd1 "$WORK/capture/dns/dns.pcap" "port 53"
-capture "$SERVER" wmd1 "$WORK/capture/ssh/ssh.pcap" "tcp port 2222"
-sleep 2
 
 RANDOM=7 # bash draws from this seed, so that every run asks for the same things
 pause() { sleep "0.0$((RANDOM % 10))"; }
 web_client() {
     local i
-    for i in $(seq 90); do
+    for i in $(seq "$1"); do
         local a=(1 3 8 20 60) urls=() n
         for n in $(seq $((1 + RANDOM % 3))); do urls+=("https://10.77.0.1/page${a[RANDOM % 5]}.html"); done
         [ $((i % 7)) = 0 ] && urls+=("https://10.77.0.1/missing$n.html")
@@ -136,7 +133,7 @@ web_client() {
 }
 dns_client() {
     local i names=(shop mail news www.shop cdn.news smtp.mail gone info.shop)
-    for i in $(seq 150); do
+    for i in $(seq "$1"); do
         local type=A over=
         [ $((i % 5)) = 0 ] && type=AAAA
         [ $((i % 9)) = 0 ] && type=TXT
@@ -148,7 +145,7 @@ dns_client() {
 }
 ssh_client() {
     local i options=(-q -i "$WORK/ssh/user" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes)
-    for i in $(seq 25); do
+    for i in $(seq "$1"); do
         on_client ssh "${options[@]}" -p 2222 root@10.77.0.1 "uname -a; seq $((10 + RANDOM % 400))" >/dev/null || true
         if [ $((i % 8)) = 0 ]; then
             on_client scp "${options[@]}" -P 2222 "$WORK/web/page8.html" "root@10.77.0.1:$WORK/log/copy" || true
@@ -156,13 +153,23 @@ ssh_client() {
         pause
     done
 }
-web_client & WEB=$!
-dns_client & DNS=$!
-ssh_client & SSH=$!
-wait $WEB $DNS $SSH
-sleep 1
-pkill -INT -f "tcpdump -Z root -i wmd1 -w $WORK" || true
-sleep 1
+clients() { # FOLDER, HOW OFTEN EACH CLIENT ASKS
+    capture "$SERVER" wmd1 "$WORK/$1/web/web.pcap" "tcp port 443"
+    capture "$SERVER" wmd1 "$WORK/$1/dns/dns.pcap" "port 53"
+    capture "$SERVER" wmd1 "$WORK/$1/ssh/ssh.pcap" "tcp port 2222"
+    sleep 2
+    local pids=()
+    web_client "$2" & pids+=($!)
+    dns_client "$3" & pids+=($!)
+    ssh_client "$4" & pids+=($!)
+    wait "${pids[@]}"
+    sleep 1
+    pkill -INT -f "tcpdump -Z root -i wmd1 -w $WORK" || true
+    sleep 1
+}
+clients capture 90 150 25
+# As much again as half, which the model does not see: what it generates is held against this.
+clients holdout 45 75 12
 
 step "what was captured"
 "$BIN" inspect --quiet --top 0 "$WORK/capture"
@@ -175,19 +182,19 @@ step "training the preset small for $MINUTES minutes"
     --out "$WORK/model" --json >"$WORK/train.json"
 
 step "generating as many flows as were captured, at most 60 a label, and replaying them onto a tap"
-mkdir -p "$WORK/generated" "$WORK/tap"
+mkdir -p "$WORK/tap"
 for label in web dns ssh; do
     real=$("$BIN" inspect --quiet --top 0 --json "$WORK/capture/$label/$label.pcap" |
         python3 -c 'import json,sys; print(min(60, json.load(sys.stdin)["flows"]))')
     "$BIN" generate --quiet --model "$WORK/model" --label "$label" --flows "$real" --seed 7 --streams 64 \
-        -w "$WORK/generated/$label.pcap"
+        -w "$WORK/generated/$label/$label.pcap"
     # The tap is made beforehand, so that the sniffer is there before the first packet.
     ip -n "$TAPNS" tuntap add dev "wm$label" mode tap
     ip -n "$TAPNS" link set "wm$label" up
     capture "$TAPNS" "wm$label" "$WORK/tap/$label.pcap" -Q in
     sniffer=$!
     sleep 1
-    ip netns exec "$TAPNS" "$BIN" replay --quiet --pcap "$WORK/generated/$label.pcap" --tap "wm$label" --pps 5000 \
+    ip netns exec "$TAPNS" "$BIN" replay --quiet --pcap "$WORK/generated/$label/$label.pcap" --tap "wm$label" --pps 5000 \
         --start-delay 0.5 --json | tail -n 1 >"$WORK/replay-$label.json"
     sleep 1
     kill -INT "$sniffer" 2>/dev/null || true
@@ -196,4 +203,9 @@ done
 
 step "what went in and what came out"
 python3 packaging/demo_table.py "$WORK"
+step "how real the generated flows are, beside traffic that the model has not seen"
+"$BIN" eval --quiet --real "$WORK/holdout" --synthetic "$WORK/generated" --train "$WORK/capture" \
+    --report "$WORK/report.html" --json "$WORK/report.json" >"$WORK/report.txt"
+sed -n '/^Verdict/,$p' "$WORK/report.txt" | fold -s -w 120
+printf '\nAll tables: %s; with pictures: %s\n' "$WORK/report.txt" "$WORK/report.html"
 printf '\nThe captures, the model and the logs are in %s (%d s in all)\n' "$WORK" $((SECONDS - started))

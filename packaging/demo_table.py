@@ -53,7 +53,7 @@ def main(work):
     agree = True
     for label in LABELS:
         real = summary(rows(f"{work}/capture/{label}/{label}.pcap"))
-        made = summary(rows(f"{work}/generated/{label}.pcap"))
+        made = summary(rows(f"{work}/generated/{label}/{label}.pcap"))
         seen = summary(rows(f"{work}/tap/{label}.pcap"))
         replay = json.load(open(f"{work}/replay-{label}.json"))
         print(f"\n{label:<22}{'real':>14}{'generated':>14}{'on the tap':>14}")

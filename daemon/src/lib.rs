@@ -8,6 +8,7 @@
 pub mod cli;
 pub mod job;
 pub mod judge;
+pub mod page;
 pub mod replay;
 pub mod sink;
 pub mod source;

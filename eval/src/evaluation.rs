@@ -9,6 +9,7 @@ use wiremamba_model::packet::Packet;
 use super::halves::Halves;
 use super::joint::{Joint, JointReport};
 use super::memory::{self, MemoryReport, Trained};
+use super::pictures::{self, Pictures};
 use super::similarity::{self, SimilarityReport};
 use super::timing::{self, TimingReport};
 use super::validity::{Validity, ValidityReport};
@@ -42,6 +43,8 @@ pub struct Setting {
     pub trained_flows: Option<Joint>,
     /// Names of the labels, by number.
     pub labels: Vec<String>,
+    /// Whether to keep what a report draws.
+    pub pictures: bool,
     /// Of all chance.
     pub seed: u64,
 }
@@ -57,6 +60,7 @@ pub struct Side {
     timing: Option<timing::Side>,
     memory: Option<memory::Side>,
     joint: Option<Joint>,
+    pictures: Option<pictures::Side>,
     is_real: bool,
     /// Label of each capture.
     labels: Vec<usize>,
@@ -66,16 +70,16 @@ impl Side {
     /// The real side.
     pub fn real(setting: &Setting, labels: Vec<usize>, captured_bytes: u64) -> Self {
         let similarity = similarity::Side::real(Arc::clone(&setting.halves), setting.seed);
-        Self { is_real: true, labels, ..Self::new(setting, similarity, captured_bytes) }
+        Self { labels, ..Self::new(setting, similarity, captured_bytes, true) }
     }
 
     /// The synthetic side.
     pub fn synthetic(setting: &Setting, labels: Vec<usize>, captured_bytes: u64) -> Self {
         let similarity = similarity::Side::synthetic(Arc::clone(&setting.halves));
-        Self { labels, ..Self::new(setting, similarity, captured_bytes) }
+        Self { labels, ..Self::new(setting, similarity, captured_bytes, false) }
     }
 
-    fn new(setting: &Setting, similarity: similarity::Side, captured_bytes: u64) -> Self {
+    fn new(setting: &Setting, similarity: similarity::Side, captured_bytes: u64, is_real: bool) -> Self {
         let groups = &setting.groups;
         let memory = || memory::Side::new(setting.trained.clone(), captured_bytes);
         Self {
@@ -87,7 +91,8 @@ impl Side {
             timing: groups.contains(&Group::Timing).then(timing::Side::default),
             memory: groups.contains(&Group::Memory).then(memory),
             joint: groups.contains(&Group::Joint).then(|| Joint::new(setting.seed)),
-            is_real: false,
+            pictures: setting.pictures.then(|| pictures::Side::new(Arc::clone(&setting.halves), is_real)),
+            is_real,
             labels: Vec::new(),
         }
     }
@@ -109,6 +114,9 @@ impl Side {
         if let Some(joint) = &mut self.joint {
             let label = self.labels.get(capture as usize).copied().unwrap_or_default();
             if self.is_real { joint.real(label, flow) } else { joint.synthetic(label, flow) }
+        }
+        if let Some(pictures) = &mut self.pictures {
+            pictures.flow(number, &views);
         }
         if let Some(memory) = &mut self.memory {
             views.iter().enumerate().for_each(|(i, (_, view))| memory.packet((number, i), view));
@@ -149,6 +157,9 @@ impl Side {
             a.merge(b);
         }
         if let (Some(a), Some(b)) = (&mut self.joint, other.joint) {
+            a.merge(b);
+        }
+        if let (Some(a), Some(b)) = (&mut self.pictures, other.pictures) {
             a.merge(b);
         }
     }
@@ -198,6 +209,9 @@ pub struct Report {
     /// Group 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub joint: Option<JointReport>,
+    /// What to draw, where it was asked for.
+    #[serde(skip)]
+    pub pictures: Option<Pictures>,
 }
 
 /// The same figures of both sides.
@@ -213,7 +227,14 @@ pub struct BothSides<T> {
 pub fn report(real: Side, synthetic: Side, setting: &Setting) -> Report {
     let captures = Sizes { real: real.size(), synthetic: synthetic.size() };
     let similarity = real.similarity.zip(synthetic.similarity).map(|(r, s)| similarity::report(&r, &s));
-    let timing = real.timing.zip(synthetic.timing).map(|(r, s)| timing::report(r, s, &setting.halves));
+    let times = real.timing.zip(synthetic.timing).map(|(mut r, mut s)| {
+        r.sort();
+        s.sort();
+        (r, s)
+    });
+    let drawn = real.pictures.zip(synthetic.pictures);
+    let pictures = drawn.map(|(r, s)| pictures::pictures(r, s, times.as_ref().map(|(r, s)| (r, s))));
+    let timing = times.map(|(r, s)| timing::report(r, s, &setting.halves));
     let validity = real.validity.zip(synthetic.validity);
     let validity = validity.map(|(r, s)| BothSides { real: r.report(), synthetic: s.report() });
     let memory = real.memory.zip(synthetic.memory).map(|(r, s)| memory::report(r, s));
@@ -222,5 +243,5 @@ pub fn report(real: Side, synthetic: Side, setting: &Setting) -> Report {
         setting.trained_flows.iter().for_each(|train| joint.merge(train.clone()));
         joint.report(&setting.labels)
     });
-    Report { captures, similarity, validity, timing, memory, joint }
+    Report { captures, similarity, validity, timing, memory, joint, pictures }
 }

@@ -10,13 +10,16 @@
 pub mod baseline;
 pub mod evaluation;
 pub mod fields;
+pub mod first_packets;
 pub mod halves;
 pub mod joint;
 pub mod memory;
 pub mod nprint;
+pub mod pictures;
 pub mod series;
 pub mod similarity;
 pub mod stats;
 pub mod timing;
 pub mod validity;
+pub mod verdict;
 pub mod view;

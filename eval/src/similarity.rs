@@ -11,6 +11,7 @@ use wiremamba_model::flow::Direction;
 use wiremamba_model::packet::{LinkType, Packet};
 
 use super::fields::{ATTRIBUTES, FieldCounts, IDENTITY, STRUCTURE};
+use super::first_packets::FirstPackets;
 use super::halves::{HALVINGS, Halves};
 use super::nprint::{BitCounts, is_1088, is_tcp};
 use super::stats::Distances;
@@ -214,6 +215,35 @@ pub struct SimilarityReport {
     pub attributes: BTreeMap<&'static str, Distances>,
     /// Flows in each half and matched sample.
     pub flows_per_half: usize,
+    /// Each synthetic capture against the real one that prompted it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paired: Option<Paired>,
+}
+
+/// Synthetic captures against the real ones that prompted them: means over the pairs in which a figure is defined.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Paired {
+    /// Pairs of captures.
+    pub pairs: usize,
+    /// All packets of a capture against all of the other.
+    #[serde(flatten)]
+    pub pooled: Averages,
+    /// Halves of a real capture against each other.
+    pub floor: Averages,
+    /// The synthetic capture against these halves, as many flows.
+    pub matched: Averages,
+    /// `matched` minus `floor`.
+    pub excess: Averages,
+    /// The first packets, one by one.
+    pub first_packets: FirstPackets,
+}
+
+/// The means over pairs; there is at least one.
+pub fn paired(pairs: &[SimilarityReport], first_packets: FirstPackets) -> Paired {
+    let mean = |of: fn(&SimilarityReport) -> &Averages| mean(&pairs.iter().map(|p| of(p).clone()).collect::<Vec<_>>());
+    let (floor, matched) = (mean(|p| &p.floor), mean(|p| &p.matched));
+    let excess = combine(&matched, &floor, Distances::minus);
+    Paired { pairs: pairs.len(), pooled: mean(|p| &p.pooled), floor, matched, excess, first_packets }
 }
 
 /// Compares the two sides.
@@ -238,6 +268,7 @@ pub fn report(real: &Side, synthetic: &Side) -> SimilarityReport {
         fields: named(&STRUCTURE, &real.all.fields.structure(&synthetic.all.fields)),
         attributes: named(&ATTRIBUTES, &real.all.fields.attributes(&synthetic.all.fields)),
         flows_per_half: real.halves.size(),
+        paired: None,
     }
 }
 
@@ -280,10 +311,23 @@ fn bits(real: &Counted, pooled: &BitCounts, positional: &[[BitCounts; 2]; POSITI
     }
 }
 
-fn mean(each: &[Averages; HALVINGS]) -> Averages {
-    let [first, rest @ ..] = each;
-    let sum = rest.iter().fold(first.clone(), |sum, more| combine(&sum, more, |a, b| a.minus(b.map(|x| -x))));
-    combine(&sum, &sum, |a, _| a.map(|x| x / HALVINGS as f64))
+/// The mean of those that are defined.
+fn mean(each: &[Averages]) -> Averages {
+    let of = |average: fn(&Averages) -> Option<Distances>| {
+        let all: Vec<Distances> = each.iter().filter_map(average).collect();
+        let defined = all.iter().filter(|d| !d.jsd.is_nan()).map(|d| (1.0, *d));
+        (!all.is_empty()).then(|| Distances::mean(defined))
+    };
+    let bits = |average| of(average).unwrap_or(Distances::UNDEFINED);
+    Averages {
+        bit_all: bits(|a| Some(a.bit_all)),
+        bit_1088: bits(|a| Some(a.bit_1088)),
+        bit_tcp480: bits(|a| Some(a.bit_tcp480)),
+        bit_active: bits(|a| Some(a.bit_active)),
+        bit_positional: bits(|a| Some(a.bit_positional)),
+        structure: of(|a| a.structure),
+        identity: of(|a| a.identity),
+    }
 }
 
 fn combine(a: &Averages, b: &Averages, f: impl Fn(Distances, Distances) -> Distances) -> Averages {

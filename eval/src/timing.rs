@@ -128,12 +128,18 @@ impl Side {
         }
     }
 
-    /// Brings all values into order.
-    fn sort(&mut self) {
+    /// Brings all values into order, as [`report`] needs them.
+    pub(crate) fn sort(&mut self) {
         self.kinds.par_iter_mut().chain(&mut self.positions).for_each(|values| {
             values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         });
         self.starts.sort_unstable();
+    }
+
+    /// The values of the kind of this name, in order.
+    pub(crate) fn sorted(&self, kind: &str) -> Vec<f64> {
+        let place = KINDS.iter().position(|name| *name == kind).expect("a kind of this file");
+        self.values(place, &|_| true)
     }
 
     /// The sorted values of a kind, of the flows that `keep` wants.
@@ -213,10 +219,8 @@ pub struct TimingReport {
     pub values_left_out: u64,
 }
 
-/// Compares the two sides.
-pub fn report(mut real: Side, mut synthetic: Side, halves: &Halves) -> TimingReport {
-    real.sort();
-    synthetic.sort();
+/// Compares the two sides, which are sorted.
+pub(crate) fn report(real: Side, synthetic: Side, halves: &Halves) -> TimingReport {
     let pooled = gaps(&real, &|_| true, &synthetic, &|_| true);
     let each = |second: bool| -> Vec<Gaps> {
         (0..HALVINGS)

@@ -1,5 +1,7 @@
 //! Captures of two sides, read flow by flow and judged on all cores, in memory that does not grow with them.
 
+mod pairs;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -32,6 +34,10 @@ pub struct EvalJob {
     pub train: Vec<LabelledCapture>,
     /// The groups of measures.
     pub groups: Vec<Group>,
+    /// Whether each synthetic capture is also held against the real one that prompted it.
+    pub paired: bool,
+    /// Whether to keep what a report draws.
+    pub pictures: bool,
     /// Of all chance: which flows are in which half.
     pub seed: u64,
 }
@@ -46,6 +52,17 @@ pub enum EvalError {
     /// There is nothing to hold the synthetic side against.
     #[error("the real captures have no packets")]
     NoRealPackets,
+    /// Captures of the two sides do not belong together one by one.
+    #[error(
+        "--paired needs a real capture for each synthetic one: files of the same names, or as many in the same order; \
+         there are {real} real and {synthetic} synthetic ones"
+    )]
+    NoPairs {
+        /// Real captures.
+        real: usize,
+        /// Synthetic captures.
+        synthetic: usize,
+    },
     /// The user asked to stop.
     #[error("stopped before the end; nothing was judged")]
     Stopped,
@@ -68,6 +85,7 @@ enum Unit {
 /// # Errors
 /// A capture that cannot be read, real captures without packets, or `stop`.
 pub fn run(job: &EvalJob, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) -> Result<Report, EvalError> {
+    let pairs = if job.paired { pairs::pairs(&job.real, &job.synthetic)? } else { Vec::new() };
     let real_size = census(&job.real, stop, progress)?;
     let synthetic_size = census(&job.synthetic, stop, progress)?;
     if real_size.packets == 0 {
@@ -86,6 +104,7 @@ pub fn run(job: &EvalJob, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) ->
         trained,
         trained_flows,
         labels: labels.names.clone(),
+        pictures: job.pictures,
         seed: job.seed,
     };
     let measure = |paths: &[LabelledCapture], blank: Side| {
@@ -98,7 +117,11 @@ pub fn run(job: &EvalJob, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) ->
     let real = measure(&job.real, Side::real(&setting, labels.of(&job.real), real_size.bytes))?;
     let blank = Side::synthetic(&setting, labels.of(&job.synthetic), synthetic_size.bytes);
     let synthetic = measure(&job.synthetic, blank)?;
-    Ok(report(real, synthetic, &setting))
+    let mut ret = report(real, synthetic, &setting);
+    if let Some(similarity) = ret.similarity.as_mut().filter(|_| job.paired) {
+        similarity.paired = Some(pairs::compare(&pairs, job.seed, stop, progress)?);
+    }
+    Ok(ret)
 }
 
 /// The labels of captures as numbers.

@@ -1,5 +1,7 @@
 //! `wiremamba eval`: how close synthetic traffic is to real traffic.
 
+mod judges;
+mod page;
 mod tables;
 
 use std::fs::File;
@@ -10,6 +12,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wiremamba_eval::evaluation::{Group, Report};
+use wiremamba_eval::verdict::{Verdict, verdicts};
 
 use super::{Context, print_json, print_text, progress};
 use crate::job::eval::{EvalJob, run as measure};
@@ -31,9 +34,15 @@ pub(super) struct EvalArgs {
     /// Judge by this group of measures only; may be given more than once [default: all]
     #[arg(long, value_enum, value_name = "GROUP")]
     only: Vec<GroupArg>,
+    /// Hold each synthetic capture also against the real one that prompted it: of the same name, or else in the same place
+    #[arg(long)]
+    paired: bool,
     /// Write all figures as JSON to a file; - is standard output, in place of the tables
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a page with tables, pictures and verdicts, in one HTML file that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Seed of all chance: which real flows are in which half of the floor
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
@@ -60,6 +69,7 @@ enum GroupArg {
 struct Judgement {
     #[serde(flatten)]
     measures: Report,
+    verdicts: Vec<Verdict>,
     #[serde(skip_serializing_if = "Option::is_none")]
     judges: Option<JudgesReport>,
 }
@@ -80,21 +90,24 @@ impl GroupArg {
 
 pub(super) fn run(args: EvalArgs, context: &Context) -> Result<()> {
     let asked = if args.only.is_empty() { GroupArg::value_variants() } else { args.only.as_slice() };
-    let groups = asked.iter().filter_map(|group| group.measures()).collect();
+    let mut groups: Vec<Group> = asked.iter().filter_map(|group| group.measures()).collect();
+    if args.paired && !groups.contains(&Group::Similarity) {
+        groups.push(Group::Similarity);
+    }
     let train = from_paths(&args.train, None)?;
     let job = EvalJob {
         real: from_paths(&args.real, None)?,
         synthetic: from_paths(&args.synthetic, None)?,
         train,
         groups,
+        paired: args.paired,
+        pictures: args.report.is_some(),
         seed: args.seed,
     };
     let to_stdout = args.json.as_deref() == Some(Path::new("-"));
     // Opened first: nobody wants to hear of a wrong path after a minute's work.
-    let file = match &args.json {
-        Some(path) if !to_stdout => Some((path, File::create(path).with_context(|| path.display().to_string())?)),
-        _ => None,
-    };
+    let json = args.json.as_ref().filter(|_| !to_stdout).map(|path| Output::create(path)).transpose()?;
+    let page = args.report.as_ref().map(|path| Output::create(path)).transpose()?;
     let bar = progress::bar(context.quiet, None, "judging");
     let measures = measure(&job, &context.stop, &|packets| bar.inc(packets))?;
     let judges = asked.contains(&GroupArg::Judges).then(|| {
@@ -104,14 +117,34 @@ pub(super) fn run(args: EvalArgs, context: &Context) -> Result<()> {
         })
     });
     bar.finish_and_clear();
-    let report = Judgement { measures, judges };
-    if let Some((path, file)) = file {
-        let mut writer = BufWriter::new(file);
-        let written = serde_json::to_writer_pretty(&mut writer, &report).map_err(std::io::Error::from);
-        written
-            .and_then(|()| writeln!(writer))
-            .and_then(|()| writer.flush())
-            .with_context(|| path.display().to_string())?;
+    let mut verdicts = verdicts(&measures);
+    verdicts.extend(judges.as_ref().map(judges::verdict));
+    let report = Judgement { measures, verdicts, judges };
+    if let Some(json) = json {
+        json.write(|writer| {
+            serde_json::to_writer_pretty(&mut *writer, &report)?;
+            writeln!(writer)
+        })?;
+    }
+    if let Some(page) = page {
+        page.write(|writer| writer.write_all(page::html(&report).as_bytes()))?;
     }
     if to_stdout { print_json(&report) } else { print_text(&tables::text(&report)) }
+}
+
+/// A file that is open, to be written at the end.
+struct Output<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> Output<'a> {
+    fn create(path: &'a Path) -> Result<Self> {
+        Ok(Self { path, file: File::create(path).with_context(|| path.display().to_string())? })
+    }
+
+    fn write(self, content: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<()> {
+        let mut writer = BufWriter::new(self.file);
+        content(&mut writer).and_then(|()| writer.flush()).with_context(|| self.path.display().to_string())
+    }
 }
