@@ -71,9 +71,9 @@ ip -n "$CLIENT" address add 10.77.0.2/24 dev wmd0
 ip -n "$SERVER" address add 10.77.0.1/24 dev wmd1
 ip -n "$CLIENT" link set wmd0 up
 ip -n "$SERVER" link set wmd1 up
-# Without this, one captured "packet" would be a burst of up to 64 KiB that no wire ever carries.
-ip netns exec "$CLIENT" ethtool -K wmd0 tso off gso off gro off >/dev/null
-ip netns exec "$SERVER" ethtool -K wmd1 tso off gso off gro off >/dev/null
+# Without this, one captured "packet" would be a burst of up to 64 KiB that no wire ever carries, with a checksum left to the device.
+ip netns exec "$CLIENT" ethtool -K wmd0 tso off gso off gro off tx off >/dev/null
+ip netns exec "$SERVER" ethtool -K wmd1 tso off gso off gro off tx off >/dev/null
 on_server() { ip netns exec "$SERVER" "$@"; }
 on_client() { ip netns exec "$CLIENT" "$@"; }
 
