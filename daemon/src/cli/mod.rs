@@ -10,6 +10,7 @@ mod inspect;
 mod model_args;
 mod progress;
 mod replay;
+mod service;
 mod train;
 
 use std::io::{self, IsTerminal};
@@ -52,6 +53,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Judge how close synthetic traffic is to real traffic
     Eval(eval::EvalArgs),
+    /// Learn from an interface, day after day: the service
+    Run(service::RunArgs),
     /// Measure training and decoding on this machine
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -134,6 +137,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Replay(args) => replay::run(args, context),
         Command::Inspect(args) => inspect::run(args, context),
         Command::Eval(args) => eval::run(args, context),
+        Command::Run(args) => service::run(args, context),
         Command::Bench(command) => bench::run(command, context),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "wiremamba", &mut io::stdout());

@@ -1,11 +1,12 @@
 //! Where packets come from: one trait, and its implementations.
 //!
-//! [`mod@file`] reads one savefile, [`collection`] decides which savefiles a job reads and under which labels, [`flows`]
+//! [`mod@interface`] captures live, [`mod@file`] reads one savefile, [`collection`] decides which savefiles a job reads and under which labels, [`flows`]
 //! reads a whole collection into labelled flows, [`model`] gives packets fresh from a checkpoint. A source judges nothing: it hands packets on as they were captured.
 
 pub mod collection;
 pub mod file;
 pub mod flows;
+pub mod interface;
 pub mod model;
 
 use wiremamba_model::packet::{LinkType, Packet};
@@ -75,6 +76,14 @@ pub enum SourceError {
         packets: u64,
         /// What libpcap said.
         source: pcap::Error,
+    },
+    /// The interface cannot be captured from, or no longer.
+    #[error("cannot capture from interface {name}")]
+    Interface {
+        /// The interface.
+        name: String,
+        /// What libpcap or the system said.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The file is damaged. What came before was read.
     #[error("capture {name} is damaged after packet {packets}")]

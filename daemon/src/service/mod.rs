@@ -1,0 +1,242 @@
+//! The service: captures from interfaces, learns from what it captured, promotes what is better. Packets stay in memory.
+//!
+//! A thread for each interface assembles flows and puts them into one bounded queue; the service's own thread learns
+//! from them in rounds. Nothing waits for the learner but the queue, and what that has no room for is counted.
+
+mod capture;
+pub mod config;
+mod learner;
+mod samples;
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use sd_notify::NotifyState;
+use serde::Serialize;
+
+use capture::Counters;
+use config::Config;
+use learner::{Learner, Round};
+use samples::{Sample, Samples};
+
+/// How long the learner waits for a flow before it looks around.
+const WAIT: Duration = Duration::from_millis(200);
+
+/// What the service is doing. Counters are since its start.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Status {
+    /// Seconds since the start.
+    pub uptime_s: f64,
+    /// Packets captured.
+    pub packets: u64,
+    /// Packets that the kernel or an interface dropped.
+    pub packets_dropped: u64,
+    /// Flows that ended.
+    pub flows: u64,
+    /// Flows that the queue had no room for.
+    pub flows_refused: u64,
+    /// Flows that are open.
+    pub open_flows: u64,
+    /// Times that an interface was lost.
+    pub interfaces_lost: u64,
+    /// Flows in memory: the newest, of older ones, held out.
+    pub flows_recent: usize,
+    /// Flows drawn from older ones.
+    pub flows_reservoir: usize,
+    /// Flows that are only measured.
+    pub flows_held_out: usize,
+    /// Rounds of training.
+    pub rounds: u64,
+    /// Those whose weights were promoted.
+    pub promoted: u64,
+    /// Rounds that failed, such as for a full disk.
+    pub rounds_failed: u64,
+    /// Steps over the life of the store.
+    pub steps: u64,
+    /// Held-out bits per packet before the last round: how well the model in use knows the traffic of now.
+    pub bits_per_packet_before: Option<f64>,
+    /// The same after the last round.
+    pub bits_per_packet: Option<f64>,
+    /// Tokens per second of training in the last round.
+    pub tokens_per_s: Option<f64>,
+}
+
+/// Runs until `stop`. `report` gets a status every `learn.status_s` seconds, after each round, and at the end.
+///
+/// # Errors
+/// An interface that cannot be opened at the start, a model or store that cannot be used. Later trouble is logged,
+/// counted and tried again.
+pub fn run(config: &Config, stop: &AtomicBool, mut report: impl FnMut(&Status)) -> Result<()> {
+    let learner = Learner::open(&config.model, config.learn.clone())?;
+    let labels = config.capture.iter().map(|c| learner.label(&c.label)).collect::<Result<Vec<_>>>()?;
+    let sources = config.capture.iter().map(capture::open).collect::<Result<Vec<_>, _>>()?;
+    let counters: Vec<Counters> = config.capture.iter().map(|_| Counters::default()).collect();
+    let (sender, queue) = mpsc::sync_channel(config.learn.queue_max);
+    notify(&[NotifyState::Ready]);
+    std::thread::scope(|scope| {
+        for (((source, capture), label), counters) in
+            sources.into_iter().zip(&config.capture).zip(labels).zip(&counters)
+        {
+            let sender = sender.clone();
+            scope.spawn(move || capture::run(source, capture, &config.learn, label, &sender, counters, stop));
+        }
+        drop(sender);
+        let samples = Samples::new(config.learn.clone());
+        let mut service = Service::new(config, learner, samples, queue, &counters);
+        service.work(stop, &mut report);
+        notify(&[NotifyState::Stopping]);
+        report(&service.status());
+    });
+    Ok(())
+}
+
+/// Tells systemd, where it listens (sd_notify(3)).
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, states) {
+        tracing::debug!(%error, "systemd not told");
+    }
+}
+
+/// The learner's side.
+struct Service<'a> {
+    config: &'a Config,
+    learner: Learner,
+    samples: Samples,
+    queue: Receiver<Sample>,
+    counters: &'a [Counters],
+    started: Instant,
+    /// Beats of the captures when systemd was last told that all is well.
+    beats: Vec<u64>,
+    rounds: u64,
+    promoted: u64,
+    rounds_failed: u64,
+    last: Option<Round>,
+}
+
+impl<'a> Service<'a> {
+    fn new(
+        config: &'a Config,
+        learner: Learner,
+        samples: Samples,
+        queue: Receiver<Sample>,
+        counters: &'a [Counters],
+    ) -> Self {
+        Self {
+            config,
+            learner,
+            samples,
+            queue,
+            counters,
+            started: Instant::now(),
+            beats: vec![0; counters.len()],
+            rounds: 0,
+            promoted: 0,
+            rounds_failed: 0,
+            last: None,
+        }
+    }
+
+    fn work(&mut self, stop: &AtomicBool, report: &mut dyn FnMut(&Status)) {
+        let every = Duration::from_secs(u64::from(self.config.learn.status_s));
+        let mut reported = Instant::now();
+        while !stop.load(Relaxed) {
+            match self.queue.recv_timeout(WAIT) {
+                Ok(sample) => self.samples.add(sample),
+                Err(RecvTimeoutError::Timeout) => {}
+                // Every capture ended, which they do only when told to.
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.feed_watchdog();
+            let is_due = self.samples.is_due();
+            if is_due {
+                self.round(stop);
+            }
+            if is_due || reported.elapsed() >= every {
+                reported = Instant::now();
+                let status = self.status();
+                notify(&[NotifyState::Status(&status.line())]);
+                report(&status);
+            }
+        }
+    }
+
+    fn round(&mut self, stop: &AtomicBool) {
+        let batch = self.samples.take();
+        // Meanwhile the queue is emptied, so that a long round loses no flows.
+        let Self { learner, samples, queue, counters, beats, .. } = self;
+        let mut between = || {
+            queue.try_iter().for_each(|sample| samples.add(sample));
+            feed_watchdog(counters, beats);
+        };
+        match learner.round(&batch, stop, &mut between) {
+            Ok(Some(round)) => {
+                self.rounds += 1;
+                self.promoted += u64::from(round.promoted);
+                let Round { before, after, promoted, .. } = round;
+                tracing::info!(promoted, "round: {before:.1} bits per packet held out before, {after:.1} after");
+                self.last = Some(round);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.rounds_failed += 1;
+                tracing::error!("round failed, the model in use stays: {error:#}");
+            }
+        }
+    }
+
+    fn feed_watchdog(&mut self) {
+        feed_watchdog(self.counters, &mut self.beats);
+    }
+
+    fn status(&self) -> Status {
+        let sum = |of: fn(&Counters) -> u64| self.counters.iter().map(of).sum();
+        let [flows_recent, flows_reservoir, flows_held_out] = self.samples.sizes();
+        Status {
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            packets: sum(|c| c.packets.load(Relaxed)),
+            packets_dropped: sum(|c| c.dropped.load(Relaxed)),
+            flows: sum(|c| c.flows.load(Relaxed)),
+            flows_refused: sum(|c| c.flows_refused.load(Relaxed)),
+            open_flows: sum(|c| c.open_flows.load(Relaxed)),
+            interfaces_lost: sum(|c| c.lost.load(Relaxed)),
+            flows_recent,
+            flows_reservoir,
+            flows_held_out,
+            rounds: self.rounds,
+            promoted: self.promoted,
+            rounds_failed: self.rounds_failed,
+            steps: self.learner.steps(),
+            bits_per_packet_before: self.last.map(|round| round.before),
+            bits_per_packet: self.last.map(|round| if round.promoted { round.after } else { round.before }),
+            tokens_per_s: self.last.map(|round| round.tokens as f64 / round.training.as_secs_f64().max(1e-9)),
+        }
+    }
+}
+
+/// Tells systemd that all is well, once every capture has moved on since it was last told.
+fn feed_watchdog(counters: &[Counters], beats: &mut Vec<u64>) {
+    let now: Vec<u64> = counters.iter().map(|c| c.beats.load(Relaxed)).collect();
+    if now.iter().zip(&*beats).all(|(now, then)| now > then) {
+        *beats = now;
+        notify(&[NotifyState::Watchdog]);
+    }
+}
+
+impl Status {
+    /// The status in a line.
+    pub fn line(&self) -> String {
+        let bits = self.bits_per_packet.map_or_else(|| "-".to_owned(), |bits| format!("{bits:.1}"));
+        format!(
+            "{} packets ({} dropped), {} flows ({} refused), {} rounds ({} promoted, {} failed), {bits} bits/packet held out",
+            self.packets,
+            self.packets_dropped,
+            self.flows,
+            self.flows_refused,
+            self.rounds,
+            self.promoted,
+            self.rounds_failed
+        )
+    }
+}

@@ -1,0 +1,186 @@
+//! Promise: `run` learns from an interface, promotes only what is better, and ends when told to.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use wiremamba_tests::netns::{self, Namespace};
+use wiremamba_tests::program::{self, fail, json, succeed, train_tiny};
+use wiremamba_tests::traffic;
+
+const TAP: &str = "wm-live0";
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A namespace with a tap that stays, or `None` with a line.
+fn namespace() -> Option<Namespace> {
+    if let Some(missing) = netns::missing() {
+        eprintln!("skipped: {missing}");
+        return None;
+    }
+    let namespace = Namespace::new().unwrap();
+    namespace.ip(&["tuntap", "add", "dev", TAP, "mode", "tap"]).unwrap();
+    namespace.ip(&["link", "set", TAP, "up"]).unwrap();
+    Some(namespace)
+}
+
+/// Captures, a base model of two labels that has hardly learned, and a configuration.
+fn base(dir: &Path, more: &str) -> String {
+    traffic::write_two_labels(&dir.join("captures"), 40);
+    train_tiny(&dir.join("captures"), &dir.join("base"), 2);
+    let config = dir.join("wiremamba.toml");
+    let text = format!(
+        "[[capture]]\ninterface = '{TAP}'\nlabel = 'web'\nfilter = 'tcp or udp'\nbuffer_mib = 2\n\
+         [model]\nbase = '{base}'\nstore = '{store}'\n\
+         [learn]\nflows_per_round = 30\nsteps_per_round = 20\ncpu_share = 1.0\nbatch = 2\nseq_len = 64\nidle_s = 1\nstatus_s = 1\n{more}",
+        base = dir.join("base").display(),
+        store = dir.join("store").display(),
+    );
+    std::fs::write(&config, text).unwrap();
+    config.to_str().unwrap().to_owned()
+}
+
+struct Service {
+    child: Child,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Service {
+    fn start(namespace: &Namespace, config: &str) -> Self {
+        let mut command = namespace.command(program::path().to_str().unwrap());
+        command.args(["run", "--config", config, "--json"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    /// The first status that is as wanted.
+    fn until(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            assert!(started.elapsed() < PATIENCE, "no status in which {what}");
+            let mut line = String::new();
+            assert!(self.lines.read_line(&mut line).unwrap() > 0, "the service ended before {what}");
+            let status = json(line.as_bytes());
+            if wanted(&status) {
+                return status;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Plays a capture onto the tap, as often as asked.
+fn replay(namespace: &Namespace, capture: &Path, loops: u32) {
+    let loops = loops.to_string();
+    let mut command: Command = namespace.command(program::path().to_str().unwrap());
+    command.args(["replay", "-q", "--pps", "2000", "--tap", TAP, "--loop", &loops, "--pcap"]).arg(capture);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn live_traffic_is_learned_and_what_is_promoted_can_be_loaded_again() {
+    let Some(namespace) = namespace() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let config = base(dir.path(), "");
+    let mut service = Service::start(&namespace, &config);
+    service.until("it is up", |_| true);
+    let capture = dir.path().join("captures/web/web.pcap");
+    let mut first = None;
+    // Rounds of 30 flows; each replay has 40.
+    let learned = loop {
+        replay(&namespace, &capture, 1);
+        let status = service.until("the flows are in", |s| s["rounds"].as_u64().unwrap() > first.is_some().into());
+        first.get_or_insert(status.clone());
+        if status["promoted"].as_u64().unwrap() >= 2 {
+            break status;
+        }
+    };
+    let first = first.unwrap();
+    let bits = |status: &Value, key: &str| status[key].as_f64().unwrap();
+    assert!(bits(&learned, "bits_per_packet") < bits(&first, "bits_per_packet_before"), "{first} {learned}");
+    assert_eq!((&learned["packets_dropped"], &learned["flows_refused"]), (&0.into(), &0.into()));
+
+    // At any moment: what is in the store is whole, and a new start goes on from it.
+    service.signal(Signal::SIGKILL);
+    drop(service);
+    let store = dir.path().join("store");
+    let store = store.to_str().unwrap();
+    let about = json(&succeed(&["inspect", "--json", "-q", store]));
+    assert!(about.to_string().contains("live"), "{about}");
+    succeed(&["generate", "-q", "--model", store, "--packets", "20", "-w", "/dev/null"]);
+    let mut service = Service::start(&namespace, &config);
+    let again = service.until("it is up again", |_| true);
+    assert!(again["steps"].as_u64().unwrap() >= 40, "{again}");
+    service.signal(Signal::SIGTERM);
+    service.until("it says so at the end", |_| true);
+    assert!(service.child.wait().unwrap().success());
+}
+
+#[test]
+fn an_interface_that_goes_away_is_waited_for_and_a_damaged_model_passed_over() {
+    let Some(namespace) = namespace() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let config = base(dir.path(), "");
+    let mut service = Service::start(&namespace, &config);
+    service.until("it is up", |_| true);
+    namespace.ip(&["link", "delete", TAP]).unwrap();
+    service.until("the interface is lost", |s| s["interfaces_lost"].as_u64().unwrap() > 0);
+    namespace.ip(&["tuntap", "add", "dev", TAP, "mode", "tap"]).unwrap();
+    namespace.ip(&["link", "set", TAP, "up"]).unwrap();
+    let before = service.until("it is there", |_| true)["packets"].as_u64().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let capture = dir.path().join("captures/web/web.pcap");
+    replay(&namespace, &capture, 2);
+    service.until("packets come again", |s| s["packets"].as_u64().unwrap() >= before + 320);
+    let capture_dns = dir.path().join("captures/dns/dns.pcap");
+    replay(&namespace, &capture_dns, 1);
+    service.until("two versions are there", |s| s["promoted"].as_u64().unwrap() >= 1);
+    service.signal(Signal::SIGTERM);
+    assert!(service.child.wait().unwrap().success());
+
+    let current = dir.path().join("store/current/model.safetensors");
+    let mut weights = std::fs::read(&current).unwrap();
+    let middle = weights.len() / 2;
+    weights[middle] ^= 1;
+    std::fs::write(&current, weights).unwrap();
+    let mut command = namespace.command(program::path().to_str().unwrap());
+    command.args(["run", "--config", &config, "--json"]).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let status = child.wait().unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    assert!(status.success(), "{said}");
+    assert!(said.contains("passed over"), "{said}");
+}
+
+#[test]
+fn what_cannot_begin_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = base(dir.path(), "colour = 'red'\n");
+    assert!(fail(2, &["run", "--config", &config]).contains("colour"));
+    let config = base(dir.path(), "");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("label = 'web'", "label = 'none'")).unwrap();
+    assert!(fail(1, &["run", "--config", &config]).contains("it knows dns, web"));
+    std::fs::write(&config, text.replace(TAP, "wm-nowhere")).unwrap();
+    assert!(fail(1, &["run", "--config", &config]).contains("cannot capture from interface wm-nowhere"));
+    assert!(fail(1, &["run", "--config", "/nowhere.toml"]).contains("cannot read /nowhere.toml"));
+}
