@@ -525,7 +525,8 @@ fn may_send(slot: &Slot, from_orig: bool) -> bool {
     let me = &slot.sides[usize::from(!from_orig)];
     match slot.proto {
         Proto::Tcp => !slot.closed && (me.has_sent || slot.sides[0].syn),
-        Proto::Udp | Proto::Icmp => true,
+        // No packet comes from a group (RFC 1122, section 3.2.1.3; RFC 4291, section 2.7).
+        Proto::Udp | Proto::Icmp => from_orig || !slot.to_group,
     }
 }
 

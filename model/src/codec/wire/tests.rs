@@ -72,6 +72,9 @@ fn chance_under_the_mask_gives_whole_valid_packets_and_an_end() {
             crate::wire::render::render(&frame, &mut again);
             assert_eq!(again, packet.data, "lengths and checksums are right");
             assert!(packet.data.len() <= 1514);
+            let from = frame.ip.src;
+            let is_group = from.is_multicast() || from == std::net::IpAddr::from([255; 4]);
+            assert!(!is_group, "from a group: {:02x?}", packet.data);
         }
         packets += decoded.packets.len();
         if !decoded.packets.is_empty() {

@@ -119,6 +119,8 @@ enum AckBy {
 pub(super) struct Slot {
     pub(super) proto: Proto,
     pub v6: bool,
+    /// Whether the responder is a group or a broadcast, which answers nobody.
+    pub(super) to_group: bool,
     /// Opener, responder.
     pub(super) sides: [Side; 2],
     /// RST, or FIN and its acknowledgement both ways.
@@ -762,6 +764,7 @@ impl Walk {
             let slot = Slot {
                 proto: a.proto,
                 v6: a.v6,
+                to_group: !matches!(open.host, Host::Known(_)),
                 sides: [Side::blank(), Side::blank()],
                 closed: false,
                 used: 0,
