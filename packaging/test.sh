@@ -27,7 +27,7 @@ done
 
 need_cargo
 need_packages "${BUILD_PACKAGES[@]}" iproute2 tcpdump
-want_packages tshark suricata tcpreplay libndpi-bin python3 valgrind chromium
+want_packages tshark suricata tcpreplay libndpi-bin python3 valgrind chromium systemd
 
 say "building and testing the workspace"
 cargo build --release --workspace

@@ -35,7 +35,9 @@ fn base(dir: &Path, more: &str) -> String {
     let text = format!(
         "[[capture]]\ninterface = '{TAP}'\nlabel = 'web'\nfilter = 'tcp or udp'\nbuffer_mib = 2\n\
          [model]\nbase = '{base}'\nstore = '{store}'\n\
-         [learn]\nflows_per_round = 30\nsteps_per_round = 20\ncpu_share = 1.0\nbatch = 2\nseq_len = 64\nidle_s = 1\nstatus_s = 1\n{more}",
+         [learn]\nflows_per_round = 30\nsteps_per_round = 20\ncpu_share = 1.0\nbatch = 2\nseq_len = 64\nidle_s = 1\nstatus_s = 1\n{more}\
+         [control]\nsocket = '{socket}'\n",
+        socket = dir.join("control.sock").display(),
         base = dir.join("base").display(),
         store = dir.join("store").display(),
     );
@@ -115,6 +117,19 @@ fn live_traffic_is_learned_and_what_is_promoted_can_be_loaded_again() {
     assert!(bits(&learned, "bits_per_packet") < bits(&first, "bits_per_packet_before"), "{first} {learned}");
     assert_eq!((&learned["packets_dropped"], &learned["flows_refused"]), (&0.into(), &0.into()));
 
+    let socket = dir.path().join("control.sock");
+    let socket = socket.to_str().unwrap();
+    let ctl = |command: &str| json(&succeed(&["ctl", "--socket", socket, "--json", command]));
+    assert_eq!(ctl("pause")["paused"], true);
+    let current = || std::fs::read_link(dir.path().join("store/current")).unwrap();
+    let newest = current();
+    let rounds = ctl("rollback")["rounds"].as_u64().unwrap();
+    assert_ne!(current(), newest);
+    replay(&namespace, &capture, 1);
+    let status = service.until("the flows are in", |s| s["flows"].as_u64() > learned["flows"].as_u64());
+    assert_eq!((&status["rounds"], &status["paused"]), (&rounds.into(), &true.into()));
+    assert_eq!(ctl("resume")["paused"], false);
+
     // At any moment: what is in the store is whole, and a new start goes on from it.
     service.signal(Signal::SIGKILL);
     drop(service);
@@ -182,5 +197,6 @@ fn what_cannot_begin_says_why() {
     assert!(fail(1, &["run", "--config", &config]).contains("it knows dns, web"));
     std::fs::write(&config, text.replace(TAP, "wm-nowhere")).unwrap();
     assert!(fail(1, &["run", "--config", &config]).contains("cannot capture from interface wm-nowhere"));
+    assert!(fail(1, &["ctl", "--socket", "/nowhere.sock", "status"]).contains("is the service running"));
     assert!(fail(1, &["run", "--config", "/nowhere.toml"]).contains("cannot read /nowhere.toml"));
 }

@@ -4,6 +4,7 @@
 
 mod baseline;
 mod bench;
+mod ctl;
 mod eval;
 mod generate;
 mod inspect;
@@ -55,6 +56,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Learn from an interface, day after day: the service
     Run(service::RunArgs),
+    /// Tell the service what to do
+    Ctl(ctl::CtlArgs),
     /// Measure training and decoding on this machine
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -138,6 +141,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Inspect(args) => inspect::run(args, context),
         Command::Eval(args) => eval::run(args, context),
         Command::Run(args) => service::run(args, context),
+        Command::Ctl(args) => ctl::run(args),
         Command::Bench(command) => bench::run(command, context),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "wiremamba", &mut io::stdout());

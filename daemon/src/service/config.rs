@@ -15,6 +15,17 @@ pub struct Config {
     /// How it learns.
     #[serde(default)]
     pub learn: LearnConfig,
+    /// Who may tell it what to do.
+    #[serde(default)]
+    pub control: ControlConfig,
+}
+
+/// The control socket.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ControlConfig {
+    /// Path of the socket; none by default.
+    pub socket: Option<PathBuf>,
 }
 
 /// An interface and the label of its traffic.
@@ -214,6 +225,18 @@ mod tests {
         let config = read(LEAST).unwrap();
         assert_eq!((config.learn, config.model.keep), (LearnConfig::default(), 5));
         assert_eq!((config.capture[0].snaplen, config.capture[0].promiscuous), (262_144, false));
+    }
+
+    #[test]
+    fn the_file_that_is_installed_says_what_the_defaults_are() {
+        let text = include_str!("../../../packaging/etc/wiremamba.toml");
+        let said = read(text).unwrap();
+        // Every key that is commented out as a default is one.
+        let uncommented: String = text
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|rest| rest.starts_with(char::is_lowercase)).unwrap_or(line))
+            .fold(String::new(), |all, line| all + line + "\n");
+        assert_eq!(read(&uncommented).unwrap(), said);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use wiremamba_model::checkpoint::{Checkpoint, Contents, Lineage, Store, versions};
+use wiremamba_model::checkpoint::{CURRENT, Checkpoint, Contents, Lineage, Store, versions};
 use wiremamba_model::codec::{Codec, LabelId};
 use wiremamba_model::engine::CpuEngine;
 use wiremamba_model::mamba::Params;
@@ -130,6 +130,20 @@ impl Learner {
             self.promote(trainer.params().clone(), round, fingerprint)?;
         }
         Ok(Some(round))
+    }
+
+    /// Goes back to the version before the one in use. Returns which.
+    pub(super) fn roll_back(&mut self) -> Result<String> {
+        let current = self.store.dir().join(CURRENT).canonicalize().context("nothing was promoted yet")?;
+        let all = versions(self.store.dir());
+        let place = all.iter().position(|version| version.path.canonicalize().is_ok_and(|path| path == current));
+        let before =
+            place.and_then(|place| place.checked_sub(1)).context("there is no version before the one in use")?;
+        let version = &all[before].path;
+        let params = Checkpoint::load(version)?.params;
+        self.store.switch_current(version)?;
+        self.params = params;
+        Ok(format!("back to {}", version.display()))
     }
 
     fn promote(&mut self, params: Params, round: Round, data_fingerprint: String) -> Result<()> {

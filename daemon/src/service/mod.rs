@@ -5,19 +5,23 @@
 
 mod capture;
 pub mod config;
+pub mod control;
 mod learner;
 mod samples;
 
+use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use capture::Counters;
 use config::Config;
+use control::{Listener, ORDERS_MAX, Order, Shared};
 use learner::{Learner, Round};
 use samples::{Sample, Samples};
 
@@ -25,10 +29,12 @@ use samples::{Sample, Samples};
 const WAIT: Duration = Duration::from_millis(200);
 
 /// What the service is doing. Counters are since its start.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Status {
     /// Seconds since the start.
     pub uptime_s: f64,
+    /// Whether it was told to learn no more.
+    pub paused: bool,
     /// Packets captured.
     pub packets: u64,
     /// Packets that the kernel or an interface dropped.
@@ -74,6 +80,10 @@ pub fn run(config: &Config, stop: &AtomicBool, mut report: impl FnMut(&Status)) 
     let sources = config.capture.iter().map(capture::open).collect::<Result<Vec<_>, _>>()?;
     let counters: Vec<Counters> = config.capture.iter().map(|_| Counters::default()).collect();
     let (sender, queue) = mpsc::sync_channel(config.learn.queue_max);
+    let (order, orders) = mpsc::sync_channel(ORDERS_MAX);
+    let shared = Shared::new();
+    let listen = |path: &PathBuf| Listener::bind(path).with_context(|| format!("cannot listen at {}", path.display()));
+    let listener = config.control.socket.as_ref().map(listen).transpose()?;
     notify(&[NotifyState::Ready]);
     std::thread::scope(|scope| {
         for (((source, capture), label), counters) in
@@ -83,8 +93,13 @@ pub fn run(config: &Config, stop: &AtomicBool, mut report: impl FnMut(&Status)) 
             scope.spawn(move || capture::run(source, capture, &config.learn, label, &sender, counters, stop));
         }
         drop(sender);
+        if let Some(listener) = listener {
+            let shared = &shared;
+            scope.spawn(move || listener.serve(shared, &order, stop));
+        }
         let samples = Samples::new(config.learn.clone());
-        let mut service = Service::new(config, learner, samples, queue, &counters);
+        let mut service =
+            Service::new(config, learner, samples, Inputs { queue, orders, counters: &counters, shared: &shared });
         service.work(stop, &mut report);
         notify(&[NotifyState::Stopping]);
         report(&service.status());
@@ -99,13 +114,20 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
+/// What comes to the service from other threads.
+struct Inputs<'a> {
+    queue: Receiver<Sample>,
+    orders: Receiver<Order>,
+    counters: &'a [Counters],
+    shared: &'a Shared,
+}
+
 /// The learner's side.
 struct Service<'a> {
     config: &'a Config,
     learner: Learner,
     samples: Samples,
-    queue: Receiver<Sample>,
-    counters: &'a [Counters],
+    inputs: Inputs<'a>,
     started: Instant,
     /// Beats of the captures when systemd was last told that all is well.
     beats: Vec<u64>,
@@ -116,21 +138,14 @@ struct Service<'a> {
 }
 
 impl<'a> Service<'a> {
-    fn new(
-        config: &'a Config,
-        learner: Learner,
-        samples: Samples,
-        queue: Receiver<Sample>,
-        counters: &'a [Counters],
-    ) -> Self {
+    fn new(config: &'a Config, learner: Learner, samples: Samples, inputs: Inputs<'a>) -> Self {
         Self {
             config,
             learner,
             samples,
-            queue,
-            counters,
+            beats: vec![0; inputs.counters.len()],
+            inputs,
             started: Instant::now(),
-            beats: vec![0; counters.len()],
             rounds: 0,
             promoted: 0,
             rounds_failed: 0,
@@ -142,17 +157,23 @@ impl<'a> Service<'a> {
         let every = Duration::from_secs(u64::from(self.config.learn.status_s));
         let mut reported = Instant::now();
         while !stop.load(Relaxed) {
-            match self.queue.recv_timeout(WAIT) {
+            match self.inputs.queue.recv_timeout(WAIT) {
                 Ok(sample) => self.samples.add(sample),
                 Err(RecvTimeoutError::Timeout) => {}
                 // Every capture ended, which they do only when told to.
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.feed_watchdog();
-            let is_due = self.samples.is_due();
+            feed_watchdog(self.inputs.counters, &mut self.beats);
+            self.inputs.orders.try_iter().for_each(|order| {
+                let outcome = self.learner.roll_back().map_err(|error| format!("{error:#}"));
+                // Nobody waits any more where this fails.
+                let _ = order.answer.send(outcome);
+            });
+            let is_due = self.samples.is_due() && !self.inputs.shared.paused.load(Relaxed);
             if is_due {
                 self.round(stop);
             }
+            *self.inputs.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = self.status();
             if is_due || reported.elapsed() >= every {
                 reported = Instant::now();
                 let status = self.status();
@@ -165,10 +186,10 @@ impl<'a> Service<'a> {
     fn round(&mut self, stop: &AtomicBool) {
         let batch = self.samples.take();
         // Meanwhile the queue is emptied, so that a long round loses no flows.
-        let Self { learner, samples, queue, counters, beats, .. } = self;
+        let Self { learner, samples, inputs, beats, .. } = self;
         let mut between = || {
-            queue.try_iter().for_each(|sample| samples.add(sample));
-            feed_watchdog(counters, beats);
+            inputs.queue.try_iter().for_each(|sample| samples.add(sample));
+            feed_watchdog(inputs.counters, beats);
         };
         match learner.round(&batch, stop, &mut between) {
             Ok(Some(round)) => {
@@ -186,14 +207,11 @@ impl<'a> Service<'a> {
         }
     }
 
-    fn feed_watchdog(&mut self) {
-        feed_watchdog(self.counters, &mut self.beats);
-    }
-
     fn status(&self) -> Status {
-        let sum = |of: fn(&Counters) -> u64| self.counters.iter().map(of).sum();
+        let sum = |of: fn(&Counters) -> u64| self.inputs.counters.iter().map(of).sum();
         let [flows_recent, flows_reservoir, flows_held_out] = self.samples.sizes();
         Status {
+            paused: self.inputs.shared.paused.load(Relaxed),
             uptime_s: self.started.elapsed().as_secs_f64(),
             packets: sum(|c| c.packets.load(Relaxed)),
             packets_dropped: sum(|c| c.dropped.load(Relaxed)),
