@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use wiremamba_tests::program::{json, succeed};
+use wiremamba_tests::traffic;
 
 /// Sums of some thousand numbers in another order.
 const TOLERANCE: f64 = 1e-7;
@@ -74,4 +75,34 @@ fn memory(expected: &Value, found: &Value) {
     }
     compare(&expected["neighbour_ratio"], &found["neighbour_ratio"], "neighbour_ratio");
     assert_eq!(expected["substring_longest"], found["synthetic"]["longest_piece"]);
+}
+
+/// Wrong checksums by layer, of the packets of a side: what `validity` says, and what tshark does.
+fn wrong_checksums(report: &Value, side: &str, layer: &str, name: &str) -> (u64, u64) {
+    let faults = &report["validity"][side]["packet_faults"];
+    let ours = ["checksum", "checksum left to hardware"].map(|kind| faults[format!("{name} {kind}")].as_u64());
+    let tsharks = &report["judges"]["tshark"][side]["checksums"][layer]["bad"];
+    (ours.into_iter().flatten().sum(), tsharks.as_u64().expect("tshark verified checksums"))
+}
+
+#[test]
+fn wrong_checksums_of_real_captures_are_those_that_tshark_finds() {
+    let Some(real) = traffic::real() else { return };
+    let side = |label: &str| real.join(label).to_str().expect("text").to_owned();
+    let (a, b) = (side("ics_other"), side("attack"));
+    let args = ["eval", "-q", "--only", "validity", "--only", "judges", "--json", "-", "--real", &a, "--synthetic", &b];
+    let report = json(&succeed(&args));
+    if report["judges"]["tshark"]["outcome"] != "judged" {
+        eprintln!("skipped: no tshark");
+        return;
+    }
+    let mut wrong = 0;
+    for side in ["real", "synthetic"] {
+        for (layer, name) in [("ip", "IPv4"), ("tcp", "TCP"), ("udp", "UDP")] {
+            let (ours, tsharks) = wrong_checksums(&report, side, layer, name);
+            assert_eq!(ours, tsharks, "{layer} of {side}");
+            wrong += ours;
+        }
+    }
+    assert!(wrong > 0, "captures with nothing wrong would show nothing");
 }
