@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
+use wiremamba_model::checkpoint::Checkpoint;
 use wiremamba_tests::netns::{self, Namespace};
 use wiremamba_tests::program::{self, fail, json, succeed, train_tiny};
 use wiremamba_tests::traffic;
@@ -184,6 +187,107 @@ fn an_interface_that_goes_away_is_waited_for_and_a_damaged_model_passed_over() {
     std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
     assert!(status.success(), "{said}");
     assert!(said.contains("passed over"), "{said}");
+}
+
+/// Plays a capture onto the tap for ever, until dropped: slowly enough that each flow is over before it begins again.
+struct Endless(Child);
+
+impl Endless {
+    fn start(namespace: &Namespace, capture: &Path) -> Self {
+        let mut command = namespace.command(program::path().to_str().unwrap());
+        command.args(["replay", "-q", "--pps", "200", "--tap", TAP, "--loop", "0", "--pcap"]).arg(capture);
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Rounds as short as they can be: most of the time is spent saving.
+fn hasty(config: &str) {
+    let text = std::fs::read_to_string(config).unwrap();
+    let text = text
+        .replace("flows_per_round = 30", "flows_per_round = 2")
+        .replace("steps_per_round = 20", "steps_per_round = 1");
+    std::fs::write(config, text).unwrap();
+}
+
+/// The place in the order of saving of the version in use, which has to be whole.
+fn current_sequence(store: &Path) -> u64 {
+    let checkpoint = Checkpoint::load(store).unwrap_or_else(|e| panic!("{e}"));
+    checkpoint.about.expect("a version of ours").sequence
+}
+
+/// Kills; `WIREMAMBA_KILLS` asks for more.
+const KILLS: u64 = 12;
+
+#[test]
+fn a_kill_at_any_moment_leaves_the_last_promotion() {
+    let Some(namespace) = namespace() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let config = base(dir.path(), "");
+    hasty(&config);
+    let store = dir.path().join("store");
+    let _traffic = Endless::start(&namespace, &dir.path().join("captures/web/web.pcap"));
+    let kills = std::env::var("WIREMAMBA_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(KILLS);
+    let mut before = 0;
+    for seed in 0..kills {
+        let mut service = Service::start(&namespace, &config);
+        let after_flows = if before == 0 { 1 } else { 0 };
+        service.until("it works", |s| s["promoted"].as_u64().unwrap() >= after_flows);
+        let moment = ChaCha8Rng::seed_from_u64(seed).random_range(0..1_500);
+        std::thread::sleep(Duration::from_millis(moment));
+        service.signal(Signal::SIGKILL);
+        drop(service);
+        let now = current_sequence(&store);
+        assert!(now >= before, "went back from {before} to {now}");
+        before = now;
+    }
+    assert!(before > kills, "{before} promotions are too few to be killed in");
+}
+
+/// A file system of so many bytes, until dropped.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(at: &'a Path, bytes: u64) -> Self {
+        std::fs::create_dir_all(at).unwrap();
+        let size = format!("size={bytes}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).status().unwrap();
+        assert!(mounted.success());
+        Self(at)
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_promotions_and_nothing_else() {
+    let Some(namespace) = namespace() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let config = base(dir.path(), "");
+    hasty(&config);
+    let base_bytes: u64 =
+        std::fs::read_dir(dir.path().join("base/current")).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
+    let store = dir.path().join("store");
+    let _disk = SmallDisk::mount(&store, 2 * base_bytes);
+    let _traffic = Endless::start(&namespace, &dir.path().join("captures/web/web.pcap"));
+    let mut service = Service::start(&namespace, &config);
+    let failed = service.until("the disk is full", |s| s["rounds_failed"].as_u64().unwrap() >= 2);
+    assert!(failed["promoted"].as_u64().unwrap() >= 1, "{failed}");
+    let packets = failed["packets"].as_u64();
+    service.until("captures go on", |s| s["packets"].as_u64() > packets);
+    service.signal(Signal::SIGTERM);
+    assert!(service.child.wait().unwrap().success());
+    assert!(current_sequence(&store) >= 1);
 }
 
 #[test]
