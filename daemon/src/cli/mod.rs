@@ -9,6 +9,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod model_args;
+mod models;
 mod progress;
 mod replay;
 mod service;
@@ -58,6 +59,8 @@ enum Command {
     Run(service::RunArgs),
     /// Tell the service what to do
     Ctl(ctl::CtlArgs),
+    /// List the versions of a model, go back to one, remove old ones
+    Models(models::ModelsArgs),
     /// Measure training and decoding on this machine
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -142,6 +145,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(args, context),
         Command::Run(args) => service::run(args, context),
         Command::Ctl(args) => ctl::run(args),
+        Command::Models(args) => models::run(&args),
         Command::Bench(command) => bench::run(command, context),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "wiremamba", &mut io::stdout());

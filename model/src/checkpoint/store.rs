@@ -200,7 +200,7 @@ impl Store {
     }
 
     /// Removes versions beyond `keep`, oldest first, never the current one. What cannot be removed stays.
-    pub(super) fn retire(&self) {
+    pub fn retire(&self) {
         let current = self.dir.join(CURRENT).canonicalize().ok();
         let all = versions(&self.dir);
         let surplus = all.len().saturating_sub(self.keep);

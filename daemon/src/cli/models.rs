@@ -1,0 +1,164 @@
+//! `wiremamba models`: the versions in a store.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use wiremamba_model::checkpoint::{About, CURRENT, Checkpoint, CheckpointError, Lineage, Store, versions};
+
+use super::{print_json, print_text};
+use crate::job::ranges;
+
+/// `wiremamba models`
+#[derive(Debug, Args)]
+pub(super) struct ModelsArgs {
+    /// Folder of versions, as `train --out` and the service's model.store have it
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/wiremamba/models", global = true)]
+    store: PathBuf,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: ModelsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelsCommand {
+    /// All versions, oldest first
+    List,
+    /// Where a version comes from and how good it was [default: the one in use]
+    Show {
+        /// Name of the version
+        version: Option<String>,
+    },
+    /// Use this version from now on; it is read whole first
+    Promote {
+        /// Name of the version
+        version: String,
+    },
+    /// Use the version before the one in use
+    Rollback,
+    /// Remove all but the newest versions; the one in use stays
+    Prune {
+        /// Versions to keep
+        #[arg(long, value_name = "N", value_parser = ranges::at_least_one)]
+        keep: usize,
+    },
+}
+
+/// A version, as it says itself.
+#[derive(Debug, Serialize)]
+struct Row {
+    version: String,
+    current: bool,
+    step: u64,
+    sequence: u64,
+    /// sha256 of the weights.
+    weights_sha256: Option<String>,
+    metrics: BTreeMap<String, f64>,
+    lineage: Vec<Lineage>,
+    /// Why it cannot be used, where that is plain to see.
+    problem: Option<String>,
+}
+
+pub(super) fn run(args: &ModelsArgs) -> Result<()> {
+    let store = &args.store;
+    ensure!(store.is_dir(), "{} is no folder of versions", store.display());
+    match &args.command {
+        ModelsCommand::List => list(store, args.json),
+        ModelsCommand::Show { version } => show(store, version.as_deref(), args.json),
+        ModelsCommand::Promote { version } => promote(store, version),
+        ModelsCommand::Rollback => {
+            let rows = rows(store);
+            let current = rows.iter().position(|row| row.current).context("no version is in use")?;
+            let before = current.checked_sub(1).context("there is no version before the one in use")?;
+            promote(store, &rows[before].version)
+        }
+        ModelsCommand::Prune { keep } => {
+            let before = versions(store).len();
+            open(store, *keep)?.retire();
+            print_text(&format!("{} versions removed\n", before - versions(store).len()))
+        }
+    }
+}
+
+/// Opens the store to change it.
+fn open(store: &Path, keep: usize) -> Result<Store> {
+    Store::open(store, keep).map_err(|error| {
+        let is_locked = matches!(error, CheckpointError::Locked { .. });
+        let error = anyhow::Error::new(error);
+        if is_locked {
+            error.context("a service or a training has the store; ask the service: wiremamba ctl")
+        } else {
+            error
+        }
+    })
+}
+
+fn promote(store: &Path, version: &str) -> Result<()> {
+    let path = store.join(version);
+    let is_known = versions(store).iter().any(|known| known.path == path);
+    ensure!(is_known, "{} has no version {version}; see: wiremamba models list", store.display());
+    let opened = open(store, usize::MAX)?;
+    Checkpoint::load(&path).context("this version cannot be used, nothing was changed")?;
+    opened.switch_current(&path)?;
+    print_text(&format!("in use: {version}\n"))
+}
+
+fn rows(store: &Path) -> Vec<Row> {
+    let current = store.join(CURRENT).canonicalize().ok();
+    let row = |version: wiremamba_model::checkpoint::Version| {
+        let about = About::read(&version.path);
+        let problem = about.as_ref().err().map(ToString::to_string);
+        let about = about.ok();
+        let weights = about.iter().flat_map(|about| &about.files).find(|file| file.name == "model.safetensors");
+        Row {
+            version: version.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            current: version.path.canonicalize().ok().is_some_and(|path| Some(path) == current),
+            step: version.step,
+            sequence: version.sequence,
+            weights_sha256: weights.map(|file| file.sha256.clone()),
+            metrics: about.as_ref().map(|about| about.metrics.clone()).unwrap_or_default(),
+            lineage: about.map(|about| about.lineage).unwrap_or_default(),
+            problem,
+        }
+    };
+    versions(store).into_iter().map(row).collect()
+}
+
+fn list(store: &Path, json: bool) -> Result<()> {
+    let rows = rows(store);
+    if json {
+        return print_json(&rows);
+    }
+    let mut text = format!("{:<24} {:>10} {:>22}  weights\n", "version", "steps", "held-out bits/packet");
+    for row in &rows {
+        let bits = row.metrics.get("held_out_bits_per_packet").map_or("-".to_owned(), |bits| format!("{bits:.1}"));
+        let digest = row.weights_sha256.as_deref().map_or("-", |digest| &digest[..12.min(digest.len())]);
+        let mark = if row.current { "  in use" } else { "" };
+        let problem = row.problem.as_ref().map_or(String::new(), |problem| format!("  {problem}"));
+        text += &format!("{:<24} {:>10} {bits:>22}  {digest}{mark}{problem}\n", row.version, row.step);
+    }
+    print_text(&text)
+}
+
+fn show(store: &Path, version: Option<&str>, json: bool) -> Result<()> {
+    let wanted = |row: &Row| version.map_or(row.current, |version| row.version == version);
+    let row = rows(store).into_iter().find(wanted);
+    let what = || version.map_or("no version is in use".to_owned(), |version| format!("there is no version {version}"));
+    let row = row.with_context(what)?;
+    if json {
+        return print_json(&row);
+    }
+    let mut text = format!("{}{}\n", row.version, if row.current { ", in use" } else { "" });
+    text += &format!("weights  {}\n", row.weights_sha256.as_deref().unwrap_or("-"));
+    row.metrics.iter().for_each(|(name, value)| text += &format!("{name}  {value:.3}\n"));
+    for Lineage { job, base_sha256, from_step, data_fingerprint, .. } in &row.lineage {
+        let base = base_sha256.as_deref().unwrap_or("chance");
+        text += &format!("{job} from step {from_step}, began with {base}, on data {data_fingerprint}\n");
+    }
+    row.problem.iter().for_each(|problem| text += &format!("cannot be used: {problem}\n"));
+    print_text(&text)
+}
