@@ -8,7 +8,7 @@ use wiremamba_model::codec::LabelId;
 use wiremamba_model::flow::{Flow, FlowLimits, FlowTable, Session};
 
 use super::config::{CaptureConfig, LearnConfig};
-use super::samples::Sample;
+use super::samples::{Sample, bytes};
 use crate::source::interface::{InterfaceOptions, InterfaceSource, InterfaceStats};
 use crate::source::{Next, PacketSource, SourceError};
 
@@ -31,13 +31,36 @@ pub(super) struct Counters {
     pub(super) beats: AtomicU64,
 }
 
+/// The learner's queue, bounded in flows and in bytes.
+pub(super) struct Queue<'a> {
+    pub(super) sender: SyncSender<Sample>,
+    /// Captured bytes of what is in it.
+    pub(super) bytes: &'a AtomicU64,
+    pub(super) bytes_max: u64,
+}
+
+impl Queue<'_> {
+    /// Puts a flow in; `false` where there is no room.
+    fn put(&self, sample: Sample) -> bool {
+        let more = bytes(&sample);
+        if self.bytes.fetch_add(more, Relaxed) + more <= self.bytes_max {
+            match self.sender.try_send(sample) {
+                Ok(()) => return true,
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+            }
+        }
+        self.bytes.fetch_sub(more, Relaxed);
+        false
+    }
+}
+
 /// Captures until `stop`. An interface that goes away is waited for.
 pub(super) fn run(
     mut source: InterfaceSource,
     config: &CaptureConfig,
     limits: &LearnConfig,
     label: LabelId,
-    queue: &SyncSender<Sample>,
+    queue: &Queue<'_>,
     counters: &Counters,
     stop: &AtomicBool,
 ) {
@@ -45,11 +68,8 @@ pub(super) fn run(
     let idle_max = Duration::from_secs(u64::from(limits.idle_s));
     let mut hand_on = |flow: Flow| {
         counters.flows.fetch_add(1, Relaxed);
-        match queue.try_send((label, Session::from(flow))) {
-            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-            Err(TrySendError::Full(_)) => {
-                counters.flows_refused.fetch_add(1, Relaxed);
-            }
+        if !queue.put((label, Session::from(flow))) {
+            counters.flows_refused.fetch_add(1, Relaxed);
         }
     };
     let (mut last_packet, mut last_look) = (Instant::now(), Instant::now());

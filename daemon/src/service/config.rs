@@ -99,6 +99,8 @@ pub struct LearnConfig {
     pub recent_max: usize,
     /// Flows drawn evenly from all older ones, learned beside the newest.
     pub reservoir_max: usize,
+    /// Memory of the flows to learn from, and a quarter of it for those that wait; twice as much when a round begins.
+    pub memory_mib: u64,
     /// Flows that wait for the learner; further ones are counted and dropped.
     pub queue_max: usize,
     /// Captured bytes of a capture's open flows; the oldest are cut beyond.
@@ -122,11 +124,19 @@ impl Default for LearnConfig {
             held_out_max: 256,
             recent_max: 1024,
             reservoir_max: 4096,
+            memory_mib: 512,
             queue_max: 4096,
             open_flows_mib: 256,
             idle_s: 60,
             status_s: 10,
         }
+    }
+}
+
+impl LearnConfig {
+    /// [`memory_mib`](Self::memory_mib) in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_mib << 20
     }
 }
 
@@ -186,6 +196,7 @@ impl Config {
             ("learn.seq_len", l.seq_len),
             ("learn.held_out_max", l.held_out_max),
             ("learn.recent_max", l.recent_max),
+            ("learn.memory_mib", l.memory_mib as usize),
             ("learn.queue_max", l.queue_max),
             ("learn.open_flows_mib", l.open_flows_mib as usize),
             ("learn.idle_s", l.idle_s as usize),

@@ -18,6 +18,8 @@ use super::samples::Sample;
 
 /// Steps of warm-up, as a part of a round: moments begin at zero in each.
 const WARMUP_PART: u64 = 5;
+/// Longest nap between two looks around.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The weights in use, and where their successors go.
 pub(super) struct Learner {
@@ -117,11 +119,18 @@ impl Learner {
             tokens += trainer.step()?.tokens;
             let took = begun.elapsed();
             training += took;
-            between();
-            if stop.load(Relaxed) {
-                return Ok(None);
+            let resumes = Instant::now() + took.mul_f64(1.0 / self.limits.cpu_share - 1.0);
+            loop {
+                between();
+                if stop.load(Relaxed) {
+                    return Ok(None);
+                }
+                let left = resumes.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                std::thread::sleep(left.min(LOOK));
             }
-            std::thread::sleep(took.mul_f64(1.0 / self.limits.cpu_share - 1.0));
         }
         let after = trainer.evaluate(&held_out).total.bits_per_packet();
         let round = Round { before, after, steps: trainer.steps(), tokens, training, promoted: after < before };

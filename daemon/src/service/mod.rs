@@ -11,7 +11,7 @@ mod samples;
 
 use std::path::PathBuf;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,11 @@ use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 
-use capture::Counters;
+use capture::{Counters, Queue};
 use config::Config;
 use control::{Listener, ORDERS_MAX, Order, Shared};
 use learner::{Learner, Round};
-use samples::{Sample, Samples};
+use samples::{Sample, Samples, bytes};
 
 /// How long the learner waits for a flow before it looks around.
 const WAIT: Duration = Duration::from_millis(200);
@@ -53,6 +53,8 @@ pub struct Status {
     pub flows_reservoir: usize,
     /// Flows that are only measured.
     pub flows_held_out: usize,
+    /// Flows that were dropped so that the others stay within `learn.memory_mib`.
+    pub flows_forgotten: u64,
     /// Rounds of training.
     pub rounds: u64,
     /// Those whose weights were promoted.
@@ -85,12 +87,16 @@ pub fn run(config: &Config, stop: &AtomicBool, mut report: impl FnMut(&Status)) 
     let listen = |path: &PathBuf| Listener::bind(path).with_context(|| format!("cannot listen at {}", path.display()));
     let listener = config.control.socket.as_ref().map(listen).transpose()?;
     notify(&[NotifyState::Ready]);
+    let queued_bytes = AtomicU64::new(0);
     std::thread::scope(|scope| {
+        // However this ends, by a panic too: otherwise the captures would be waited for for ever.
+        let _stop = StopAtEnd(stop);
         for (((source, capture), label), counters) in
             sources.into_iter().zip(&config.capture).zip(labels).zip(&counters)
         {
-            let sender = sender.clone();
-            scope.spawn(move || capture::run(source, capture, &config.learn, label, &sender, counters, stop));
+            let queue =
+                Queue { sender: sender.clone(), bytes: &queued_bytes, bytes_max: config.learn.memory_bytes() / 4 };
+            scope.spawn(move || capture::run(source, capture, &config.learn, label, &queue, counters, stop));
         }
         drop(sender);
         if let Some(listener) = listener {
@@ -98,8 +104,15 @@ pub fn run(config: &Config, stop: &AtomicBool, mut report: impl FnMut(&Status)) 
             scope.spawn(move || listener.serve(shared, &order, stop));
         }
         let samples = Samples::new(config.learn.clone());
-        let mut service =
-            Service::new(config, learner, samples, Inputs { queue, orders, counters: &counters, shared: &shared });
+        let inputs = Inputs {
+            queue,
+            queued_bytes: &queued_bytes,
+            orders,
+            counters: &counters,
+            shared: &shared,
+            started: Instant::now(),
+        };
+        let mut service = Service::new(config, learner, samples, inputs);
         service.work(stop, &mut report);
         notify(&[NotifyState::Stopping]);
         report(&service.status());
@@ -117,9 +130,46 @@ fn notify(states: &[NotifyState<'_>]) {
 /// What comes to the service from other threads.
 struct Inputs<'a> {
     queue: Receiver<Sample>,
+    /// Captured bytes of what is in the queue.
+    queued_bytes: &'a AtomicU64,
     orders: Receiver<Order>,
     counters: &'a [Counters],
     shared: &'a Shared,
+    started: Instant,
+}
+
+impl Inputs<'_> {
+    /// Everything that waits, without waiting for more.
+    fn empty_queue(&self, samples: &mut Samples) {
+        self.queue.try_iter().for_each(|sample| self.take(sample, samples));
+    }
+
+    fn take(&self, sample: Sample, samples: &mut Samples) {
+        self.queued_bytes.fetch_sub(bytes(&sample), Relaxed);
+        samples.add(sample);
+    }
+
+    /// What other threads counted.
+    fn count(&self, ret: &mut Status) {
+        let sum = |of: fn(&Counters) -> &AtomicU64| self.counters.iter().map(|c| of(c).load(Relaxed)).sum();
+        ret.uptime_s = self.started.elapsed().as_secs_f64();
+        ret.paused = self.shared.paused.load(Relaxed);
+        ret.packets = sum(|c| &c.packets);
+        ret.packets_dropped = sum(|c| &c.dropped);
+        ret.flows = sum(|c| &c.flows);
+        ret.flows_refused = sum(|c| &c.flows_refused);
+        ret.open_flows = sum(|c| &c.open_flows);
+        ret.interfaces_lost = sum(|c| &c.lost);
+    }
+}
+
+/// Tells the other threads to stop when it goes out of scope.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 /// The learner's side.
@@ -128,7 +178,6 @@ struct Service<'a> {
     learner: Learner,
     samples: Samples,
     inputs: Inputs<'a>,
-    started: Instant,
     /// Beats of the captures when systemd was last told that all is well.
     beats: Vec<u64>,
     rounds: u64,
@@ -145,7 +194,6 @@ impl<'a> Service<'a> {
             samples,
             beats: vec![0; inputs.counters.len()],
             inputs,
-            started: Instant::now(),
             rounds: 0,
             promoted: 0,
             rounds_failed: 0,
@@ -158,7 +206,7 @@ impl<'a> Service<'a> {
         let mut reported = Instant::now();
         while !stop.load(Relaxed) {
             match self.inputs.queue.recv_timeout(WAIT) {
-                Ok(sample) => self.samples.add(sample),
+                Ok(sample) => self.inputs.take(sample, &mut self.samples),
                 Err(RecvTimeoutError::Timeout) => {}
                 // Every capture ended, which they do only when told to.
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -188,8 +236,9 @@ impl<'a> Service<'a> {
         // Meanwhile the queue is emptied, so that a long round loses no flows.
         let Self { learner, samples, inputs, beats, .. } = self;
         let mut between = || {
-            inputs.queue.try_iter().for_each(|sample| samples.add(sample));
+            inputs.empty_queue(samples);
             feed_watchdog(inputs.counters, beats);
+            inputs.count(&mut inputs.shared.status.lock().unwrap_or_else(PoisonError::into_inner));
         };
         match learner.round(&batch, stop, &mut between) {
             Ok(Some(round)) => {
@@ -208,20 +257,12 @@ impl<'a> Service<'a> {
     }
 
     fn status(&self) -> Status {
-        let sum = |of: fn(&Counters) -> u64| self.inputs.counters.iter().map(of).sum();
         let [flows_recent, flows_reservoir, flows_held_out] = self.samples.sizes();
-        Status {
-            paused: self.inputs.shared.paused.load(Relaxed),
-            uptime_s: self.started.elapsed().as_secs_f64(),
-            packets: sum(|c| c.packets.load(Relaxed)),
-            packets_dropped: sum(|c| c.dropped.load(Relaxed)),
-            flows: sum(|c| c.flows.load(Relaxed)),
-            flows_refused: sum(|c| c.flows_refused.load(Relaxed)),
-            open_flows: sum(|c| c.open_flows.load(Relaxed)),
-            interfaces_lost: sum(|c| c.lost.load(Relaxed)),
+        let mut ret = Status {
             flows_recent,
             flows_reservoir,
             flows_held_out,
+            flows_forgotten: self.samples.forgotten(),
             rounds: self.rounds,
             promoted: self.promoted,
             rounds_failed: self.rounds_failed,
@@ -229,7 +270,10 @@ impl<'a> Service<'a> {
             bits_per_packet_before: self.last.map(|round| round.before),
             bits_per_packet: self.last.map(|round| if round.promoted { round.after } else { round.before }),
             tokens_per_s: self.last.map(|round| round.tokens as f64 / round.training.as_secs_f64().max(1e-9)),
-        }
+            ..Status::default()
+        };
+        self.inputs.count(&mut ret);
+        ret
     }
 }
 

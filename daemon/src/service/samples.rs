@@ -12,6 +12,14 @@ use super::config::LearnConfig;
 /// A flow with its label.
 pub(super) type Sample = (LabelId, Session);
 
+/// What a packet takes in memory beside its bytes.
+const PACKET_BYTES: u64 = 80;
+
+/// What a flow takes in memory, about.
+pub(super) fn bytes((_, session): &Sample) -> u64 {
+    session.packets.iter().map(|p| p.packet.data.len() as u64 + PACKET_BYTES).sum()
+}
+
 /// Flows in memory, bounded in each part. They are never written anywhere.
 pub(super) struct Samples {
     limits: LearnConfig,
@@ -21,7 +29,11 @@ pub(super) struct Samples {
     /// Flows that were offered to the reservoir so far.
     offered: u64,
     seen: u64,
+    /// Flows since the last round.
     fresh: usize,
+    /// What all flows take, and those that were dropped because it was too much.
+    bytes: u64,
+    forgotten: u64,
     rng: ChaCha8Rng,
 }
 
@@ -35,6 +47,8 @@ impl Samples {
             offered: 0,
             seen: 0,
             fresh: 0,
+            bytes: 0,
+            forgotten: 0,
             rng: ChaCha8Rng::seed_from_u64(0),
         }
     }
@@ -42,10 +56,36 @@ impl Samples {
     pub(super) fn add(&mut self, sample: Sample) {
         self.seen += 1;
         self.fresh += 1;
+        self.bytes += bytes(&sample);
+        self.place(sample);
+        while self.bytes > self.limits.memory_bytes() {
+            // Older flows first; of each part one stays, so that there is something to learn and to measure.
+            let oldest = match (self.reservoir.len(), self.recent.len(), self.held_out.len()) {
+                (1.., _, _) => self.reservoir.pop(),
+                (_, 2.., _) => self.recent.pop_front(),
+                (_, _, 2..) => self.held_out.pop_front(),
+                _ => return,
+            };
+            self.forgotten += 1;
+            self.release(oldest);
+        }
+    }
+
+    /// Flows that were dropped to stay within memory.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    fn release(&mut self, sample: Option<Sample>) {
+        self.bytes -= sample.map_or(0, |sample| bytes(&sample));
+    }
+
+    fn place(&mut self, sample: Sample) {
         if self.seen.is_multiple_of(self.limits.held_out_every as u64) {
             self.held_out.push_back(sample);
             if self.held_out.len() > self.limits.held_out_max {
-                self.held_out.pop_front();
+                let oldest = self.held_out.pop_front();
+                self.release(oldest);
             }
             return;
         }
@@ -64,9 +104,12 @@ impl Samples {
             self.reservoir.push(sample);
         } else {
             let place = self.rng.random_range(0..self.offered);
-            if let Some(slot) = usize::try_from(place).ok().and_then(|place| self.reservoir.get_mut(place)) {
-                *slot = sample;
-            }
+            let slot = usize::try_from(place).ok().and_then(|place| self.reservoir.get_mut(place));
+            let left_out = match slot {
+                Some(slot) => std::mem::replace(slot, sample),
+                None => sample,
+            };
+            self.release(Some(left_out));
         }
     }
 
@@ -90,7 +133,44 @@ impl Samples {
 
 #[cfg(test)]
 mod tests {
+    use wiremamba_model::flow::{Direction, FiveTuple, SessionPacket};
+    use wiremamba_model::packet::{LinkType, Packet, Timestamp};
+
     use super::*;
+
+    fn flow(label: u16, packet_bytes: usize) -> Sample {
+        let tuple = FiveTuple {
+            orig: [10, 0, 0, 1].into(),
+            resp: [10, 0, 0, 2].into(),
+            orig_port: 1,
+            resp_port: 2,
+            protocol: 6,
+        };
+        let data = vec![0; packet_bytes];
+        let packet = Packet { ts: Timestamp(0), linktype: LinkType::ETHERNET, len: data.len() as u32, data };
+        let packets = vec![SessionPacket { flow: 0, direction: Direction::Orig, packet }];
+        (LabelId(label), Session { flows: vec![tuple], packets })
+    }
+
+    #[test]
+    fn memory_has_a_limit_and_what_it_costs_is_counted() {
+        let mut samples =
+            Samples::new(LearnConfig { memory_mib: 1, held_out_every: 4, recent_max: 8, ..LearnConfig::default() });
+        for i in 0..1000 {
+            samples.add(flow(i, 20_000 + usize::from(i) * 7));
+            let all = samples.recent.iter().chain(&samples.reservoir).chain(&samples.held_out);
+            assert_eq!(samples.bytes, all.map(bytes).sum::<u64>());
+            assert!(samples.bytes <= 1 << 20);
+        }
+        assert!(samples.forgotten() > 900, "{}", samples.forgotten());
+        assert!(samples.is_due());
+        // A flow that is larger than all memory is learned, and then forgotten.
+        samples.add(flow(0, 3 << 20));
+        assert_eq!(samples.sizes()[1], 0);
+        samples.add(flow(0, 10));
+        samples.add(flow(0, 10));
+        assert!(samples.bytes <= 1 << 20);
+    }
 
     #[test]
     fn every_part_has_its_limit_and_the_reservoir_is_even() {
