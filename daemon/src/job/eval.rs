@@ -1,5 +1,6 @@
 //! Captures of two sides, read flow by flow and judged on all cores, in memory that does not grow with them.
 
+mod half_captures;
 mod pairs;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,9 @@ use wiremamba_eval::view::{View, views};
 use wiremamba_model::flow::{Flow, FlowLimits, FlowTable, dissect};
 use wiremamba_model::packet::Packet;
 
+pub use half_captures::write_halves;
+
+use crate::sink::SinkError;
 use crate::source::collection::LabelledCapture;
 use crate::source::file::SavefileSource;
 use crate::source::{Next, PacketSource, SourceError};
@@ -49,6 +53,9 @@ pub enum EvalError {
     /// A capture cannot be opened or read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// Halves of the real captures cannot be written.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
     /// There is nothing to hold the synthetic side against.
     #[error("the real captures have no packets")]
     NoRealPackets,

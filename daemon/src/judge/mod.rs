@@ -64,6 +64,46 @@ pub struct JudgesReport {
     pub suricata: Outcome<SuricataReport>,
     /// Connection states and services.
     pub zeek: Outcome<ZeekReport>,
+    /// What the overlaps are between real and real.
+    pub floor: Overlaps,
+}
+
+/// The overlaps of the distributions that the judges count: 1 is alike, 0 has nothing in common.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Overlaps {
+    /// tshark's protocol paths, by packet.
+    pub protocol_paths: Option<f64>,
+    /// nDPI's protocols, by flow.
+    pub protocols: Option<f64>,
+    /// Suricata's application protocols, by flow.
+    pub app_protos: Option<f64>,
+    /// Zeek's connection states.
+    pub conn_states: Option<f64>,
+    /// Zeek's services.
+    pub services: Option<f64>,
+}
+
+impl Overlaps {
+    /// Those of a report.
+    pub fn of(report: &JudgesReport) -> Self {
+        Self {
+            protocol_paths: report.tshark.judged().and_then(|judged| judged.protocol_path_overlap),
+            protocols: report.ndpi.judged().and_then(|judged| judged.protocol_overlap),
+            app_protos: report.suricata.judged().and_then(|judged| judged.app_proto_overlap),
+            conn_states: report.zeek.judged().and_then(|judged| judged.conn_state_overlap),
+            services: report.zeek.judged().and_then(|judged| judged.service_overlap),
+        }
+    }
+}
+
+impl<T> Outcome<T> {
+    /// What it said, if it did.
+    pub fn judged(&self) -> Option<&T> {
+        match self {
+            Self::Judged(judged) => Some(judged),
+            Self::Absent { .. } | Self::Failed { .. } => None,
+        }
+    }
 }
 
 /// What came of asking one program.
@@ -120,6 +160,7 @@ pub fn judge_with(
                 ndpi: Outcome::Failed { reason: reason.clone() },
                 suricata: Outcome::Failed { reason: reason.clone() },
                 zeek: Outcome::Failed { reason },
+                floor: Overlaps::default(),
             };
         }
     };
@@ -128,6 +169,7 @@ pub fn judge_with(
         ndpi: ask::<ndpi::Ndpi>(search, &sides, limits, told),
         suricata: ask::<suricata::Suricata>(search, &sides, limits, told),
         zeek: ask::<zeek::Zeek>(search, &sides, limits, told),
+        floor: Overlaps::default(),
         real: sides.real.report,
         synthetic: sides.synthetic.report,
     }

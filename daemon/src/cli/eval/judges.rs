@@ -9,6 +9,9 @@ const PER_1000: Bar = Bar { real: 0.0, near: 5.0 };
 /// Percent of flows that nDPI does not know, beyond those of real traffic.
 const UNKNOWN: Bar = Bar { real: 5.0, near: 15.0 };
 
+/// How far the overlap of nDPI's protocols is below that of two halves of the real flows.
+const OVERLAP: Bar = Bar { real: 0.05, near: 0.15 };
+
 pub(super) fn verdict(report: &JudgesReport) -> Verdict {
     let (mut grades, mut words, mut silent) = (Vec::new(), Vec::new(), Vec::new());
     if let Outcome::Judged(tshark) = &report.tshark {
@@ -20,8 +23,12 @@ pub(super) fn verdict(report: &JudgesReport) -> Verdict {
     }
     if let Outcome::Judged(ndpi) = &report.ndpi {
         let [synthetic, real] = [&ndpi.synthetic, &ndpi.real].map(|side| 100.0 * side.unknown_share);
-        grades.push(UNKNOWN.grade(synthetic - real));
-        words.push(format!("nDPI does not know {synthetic:.1} % of the flows (real {real:.1} %)."));
+        let [overlap, floor] = [ndpi.protocol_overlap, report.floor.protocols].map(|x| x.unwrap_or(f64::NAN));
+        grades.extend([UNKNOWN.grade(synthetic - real), OVERLAP.grade(floor - overlap)]);
+        words.push(format!(
+            "nDPI does not know {synthetic:.1} % of the flows (real {real:.1} %); its protocols overlap by {overlap:.2} \
+             (two real halves {floor:.2})."
+        ));
     } else {
         silent.push("nDPI");
     }

@@ -7,6 +7,7 @@ mod tables;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -15,8 +16,8 @@ use wiremamba_eval::evaluation::{Group, Report};
 use wiremamba_eval::verdict::{Verdict, verdicts};
 
 use super::{Context, print_json, print_text, progress};
-use crate::job::eval::{EvalJob, run as measure};
-use crate::judge::{JudgeLimits, JudgesReport, judge as ask_judges};
+use crate::job::eval::{EvalJob, run as measure, write_halves};
+use crate::judge::{JudgeLimits, JudgesReport, Overlaps, judge as ask_judges};
 use crate::source::collection::{LabelledCapture, from_paths};
 
 /// `wiremamba eval`
@@ -110,12 +111,9 @@ pub(super) fn run(args: EvalArgs, context: &Context) -> Result<()> {
     let page = args.report.as_ref().map(|path| Output::create(path)).transpose()?;
     let bar = progress::bar(context.quiet, None, "judging");
     let measures = measure(&job, &context.stop, &|packets| bar.inc(packets))?;
-    let judges = asked.contains(&GroupArg::Judges).then(|| {
-        let paths = |of: &[LabelledCapture]| of.iter().map(|c| c.path.clone()).collect::<Vec<_>>();
-        ask_judges(&paths(&job.real), &paths(&job.synthetic), &JudgeLimits::default(), |text| {
-            bar.suspend(|| tracing::info!("{text}"))
-        })
-    });
+    let told = |text: &str| bar.suspend(|| tracing::info!("{text}"));
+    let judges =
+        asked.contains(&GroupArg::Judges).then(|| ask_judges_and_floor(&job, &context.stop, told)).transpose()?;
     bar.finish_and_clear();
     let mut verdicts = verdicts(&measures);
     verdicts.extend(judges.as_ref().map(judges::verdict));
@@ -130,6 +128,18 @@ pub(super) fn run(args: EvalArgs, context: &Context) -> Result<()> {
         page.write(|writer| writer.write_all(page::html(&report).as_bytes()))?;
     }
     if to_stdout { print_json(&report) } else { print_text(&tables::text(&report)) }
+}
+
+/// What the judges say, and what they say of two halves of the real flows.
+fn ask_judges_and_floor(job: &EvalJob, stop: &AtomicBool, told: impl FnMut(&str)) -> Result<JudgesReport> {
+    let paths = |of: &[LabelledCapture]| of.iter().map(|c| c.path.clone()).collect::<Vec<_>>();
+    let limits = JudgeLimits::default();
+    let mut report = ask_judges(&paths(&job.real), &paths(&job.synthetic), &limits, told);
+    let dir = tempfile::tempdir().context("no temporary folder for halves of the real captures")?;
+    let [first, second] = write_halves(&job.real, job.seed, dir.path(), stop)?;
+    // Whatever there is to say of the captures was said the first time.
+    report.floor = Overlaps::of(&ask_judges(&first, &second, &limits, |_| {}));
+    Ok(report)
 }
 
 /// A file that is open, to be written at the end.

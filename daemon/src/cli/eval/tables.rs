@@ -267,14 +267,19 @@ fn joint(report: &JointReport) -> Vec<Table> {
     vec![told, useful]
 }
 
+/// Overlaps have, under the real side, that of two halves of it.
 fn judges(report: &JudgesReport) -> Vec<Table> {
+    let floor = &report.floor;
     let tshark = judge("tshark", &report.tshark, |judged| {
         let mut ret = Table::new("tshark: per 1,000 packets", &SIDES);
         let both = [&judged.synthetic, &judged.real];
         ret.row("malformed", both.map(|s| s.malformed_per_1000));
         ret.row("errors", both.map(|s| s.errors.per_1000));
         ret.row("warnings", both.map(|s| s.warnings.per_1000));
-        ret.row("overlap of protocol paths", [judged.protocol_path_overlap.unwrap_or(f64::NAN)]);
+        ret.row(
+            "overlap of protocol paths",
+            [judged.protocol_path_overlap, floor.protocol_paths].map(|x| x.unwrap_or(f64::NAN)),
+        );
         ret
     });
     let ndpi = judge("ndpiReader", &report.ndpi, |judged| {
@@ -282,7 +287,7 @@ fn judges(report: &JudgesReport) -> Vec<Table> {
         let both = [&judged.synthetic, &judged.real];
         ret.row("unknown", both.map(|s| 100.0 * s.unknown_share));
         shares(&mut ret, both.map(|s| &s.protocols));
-        ret.row("overlap of protocols", [judged.protocol_overlap.unwrap_or(f64::NAN)]);
+        ret.row("overlap of protocols", [judged.protocol_overlap, floor.protocols].map(|x| x.unwrap_or(f64::NAN)));
         ret
     });
     let suricata = judge("Suricata", &report.suricata, |judged| {
@@ -292,17 +297,24 @@ fn judges(report: &JudgesReport) -> Vec<Table> {
         ret.row("decode events", both.map(|s| s.decode_events.per_1000));
         ret.row("stream events", both.map(|s| s.stream_events.per_1000));
         ret.row("app-layer events", both.map(|s| s.app_layer_events.per_1000));
-        ret.row("overlap of app protocols", [judged.app_proto_overlap.unwrap_or(f64::NAN)]);
+        ret.row(
+            "overlap of app protocols",
+            [judged.app_proto_overlap, floor.app_protos].map(|x| x.unwrap_or(f64::NAN)),
+        );
         ret
     });
     let zeek = judge("Zeek", &report.zeek, |judged| {
         let mut ret = Table::new("Zeek: percent of connections", &SIDES);
         shares(&mut ret, [&judged.synthetic.conn_states, &judged.real.conn_states]);
-        ret.row("overlap of states", [judged.conn_state_overlap.unwrap_or(f64::NAN)]);
-        ret.row("overlap of services", [judged.service_overlap.unwrap_or(f64::NAN)]);
+        ret.row("overlap of states", [judged.conn_state_overlap, floor.conn_states].map(|x| x.unwrap_or(f64::NAN)));
+        ret.row("overlap of services", [judged.service_overlap, floor.services].map(|x| x.unwrap_or(f64::NAN)));
         ret
     });
-    vec![tshark, ndpi, suricata, zeek]
+    let mut ret = vec![tshark, ndpi, suricata, zeek];
+    if let Some(last) = ret.iter_mut().rfind(|table| !table.rows.is_empty()) {
+        last.note("overlaps: of synthetic with real, and of two halves of the real flows.");
+    }
+    ret
 }
 
 /// The judgement, or a line that says why there is none.
