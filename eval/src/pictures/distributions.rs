@@ -9,14 +9,14 @@ const QUANTILES: usize = 99;
 /// Shortest time that is told from none, in seconds: captures are rarely finer than a microsecond.
 const TIME_MIN: f64 = 1e-6;
 
-/// What is drawn: name of the kind, title, unit.
-const HISTOGRAMS: [(&str, &str, &str); 6] = [
-    ("packet_size", "Packet size", "bytes"),
-    ("gaps", "Gaps between packets of a flow", "s"),
-    ("duration", "Flow duration", "s"),
-    ("packets_per_flow", "Packets per flow", "packets"),
-    ("bytes_per_flow", "Bytes per flow", "bytes"),
-    ("upstream_bytes", "Share of bytes from who opened the flow", ""),
+/// What is drawn: name of the kind, title, unit, whether over decades.
+const HISTOGRAMS: [(&str, &str, &str, bool); 6] = [
+    ("packet_size", "Packet size", "bytes", false),
+    ("gaps", "Gaps between packets of a flow", "s", true),
+    ("duration", "Flow duration", "s", true),
+    ("packets_per_flow", "Packets per flow", "packets", true),
+    ("bytes_per_flow", "Bytes per flow", "bytes", true),
+    ("upstream_bytes", "Share of bytes from who opened the flow", "", false),
 ];
 const QUANTILE_PLOTS: [(&str, &str); 2] =
     [("gaps_within_direction", "Gaps within a direction"), ("gaps_at_turns", "Gaps where the direction turns")];
@@ -51,9 +51,9 @@ pub struct Quantiles {
 
 /// Everything that is drawn of two sorted sides.
 pub(super) fn of(real: &Side, synthetic: &Side) -> (Vec<Histogram>, Vec<Quantiles>) {
-    let histograms = HISTOGRAMS.iter().filter_map(|(kind, title, unit)| {
+    let histograms = HISTOGRAMS.iter().filter_map(|(kind, title, unit, is_logarithmic)| {
         let (real, synthetic) = (real.sorted(kind), synthetic.sorted(kind));
-        histogram(title, unit, &real, &synthetic)
+        histogram(title, unit, *is_logarithmic, &real, &synthetic)
     });
     let quantiles = QUANTILE_PLOTS.iter().filter_map(|(kind, title)| {
         let (real, synthetic) = (real.sorted(kind), synthetic.sorted(kind));
@@ -66,8 +66,13 @@ pub(super) fn of(real: &Side, synthetic: &Side) -> (Vec<Histogram>, Vec<Quantile
 }
 
 /// None where neither side has a value.
-fn histogram(title: &'static str, unit: &'static str, real: &[f64], synthetic: &[f64]) -> Option<Histogram> {
-    let is_logarithmic = !unit.is_empty() && title != "Packet size";
+fn histogram(
+    title: &'static str,
+    unit: &'static str,
+    is_logarithmic: bool,
+    real: &[f64],
+    synthetic: &[f64],
+) -> Option<Histogram> {
     let smallest = if unit == "s" { TIME_MIN } else { 1.0 };
     let place = |value: f64| if is_logarithmic { value.max(smallest).log10() } else { value };
     let ends = [real.first(), real.last(), synthetic.first(), synthetic.last()].into_iter().flatten();
@@ -98,7 +103,7 @@ mod tests {
 
     #[test]
     fn shares_add_up_and_lie_where_the_values_do() {
-        let histogram = histogram("Flow duration", "s", &[0.0, 0.1, 0.1, 90.0], &[1.0]).unwrap();
+        let histogram = histogram("Flow duration", "s", true, &[0.0, 0.1, 0.1, 90.0], &[1.0]).unwrap();
         assert_eq!((histogram.from, histogram.to), (-6.0, 2.0));
         for side in [&histogram.real, &histogram.synthetic] {
             assert!((side.iter().sum::<f64>() - 1.0).abs() < 1e-12);
@@ -106,6 +111,6 @@ mod tests {
         // 8 decades, 5 bins each.
         assert_eq!((histogram.real[0], histogram.real[25], histogram.real[39]), (0.25, 0.5, 0.25));
         assert_eq!(histogram.synthetic[30], 1.0);
-        assert!(super::histogram("Flow duration", "s", &[], &[]).is_none());
+        assert!(super::histogram("Flow duration", "s", true, &[], &[]).is_none());
     }
 }
