@@ -112,8 +112,7 @@ pub(super) fn run(args: EvalArgs, context: &Context) -> Result<()> {
     let bar = progress::bar(context.quiet, None, "judging");
     let measures = measure(&job, &context.stop, &|packets| bar.inc(packets))?;
     let told = |text: &str| bar.suspend(|| tracing::info!("{text}"));
-    let judges =
-        asked.contains(&GroupArg::Judges).then(|| ask_judges_and_floor(&job, &context.stop, told)).transpose()?;
+    let judges = asked.contains(&GroupArg::Judges).then(|| ask_judges_and_floor(&job, &context.stop, told));
     bar.finish_and_clear();
     let mut verdicts = verdicts(&measures);
     verdicts.extend(judges.as_ref().map(judges::verdict));
@@ -131,15 +130,25 @@ pub(super) fn run(args: EvalArgs, context: &Context) -> Result<()> {
 }
 
 /// What the judges say, and what they say of two halves of the real flows.
-fn ask_judges_and_floor(job: &EvalJob, stop: &AtomicBool, told: impl FnMut(&str)) -> Result<JudgesReport> {
+fn ask_judges_and_floor(job: &EvalJob, stop: &AtomicBool, told: impl FnMut(&str)) -> JudgesReport {
     let paths = |of: &[LabelledCapture]| of.iter().map(|c| c.path.clone()).collect::<Vec<_>>();
     let limits = JudgeLimits::default();
     let mut report = ask_judges(&paths(&job.real), &paths(&job.synthetic), &limits, told);
-    let dir = tempfile::tempdir().context("no temporary folder for halves of the real captures")?;
-    let [first, second] = write_halves(&job.real, job.seed, dir.path(), stop)?;
-    // Whatever there is to say of the captures was said the first time.
-    report.floor = Overlaps::of(&ask_judges(&first, &second, &limits, |_| {}));
-    Ok(report)
+    if Overlaps::of(&report) == Overlaps::default() {
+        return report;
+    }
+    let floor = || -> Result<Overlaps> {
+        let dir = tempfile::tempdir()?;
+        let [first, second] = write_halves(&job.real, job.seed, dir.path(), stop)?;
+        // Whatever there is to say of the captures was said the first time.
+        Ok(Overlaps::of(&ask_judges(&first, &second, &limits, |_| {})))
+    };
+    // Without it the rest is still worth having.
+    match floor() {
+        Ok(floor) => report.floor = floor,
+        Err(error) => tracing::warn!("no floor for the judges' overlaps: {error:#}"),
+    }
+    report
 }
 
 /// A file that is open, to be written at the end.
