@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use wiremamba_model::checkpoint::{About, CURRENT, Checkpoint, CheckpointError, Lineage, Store, versions};
+use wiremamba_model::checkpoint::{About, Checkpoint, CheckpointError, Lineage, Store, Version, history, versions};
 
 use super::{print_json, print_text};
 use crate::job::ranges;
@@ -71,10 +71,9 @@ pub(super) fn run(args: &ModelsArgs) -> Result<()> {
         ModelsCommand::Show { version } => show(store, version.as_deref(), args.json),
         ModelsCommand::Promote { version } => promote(store, version),
         ModelsCommand::Rollback => {
-            let rows = rows(store);
-            let current = rows.iter().position(|row| row.current).context("no version is in use")?;
-            let before = current.checked_sub(1).context("there is no version before the one in use")?;
-            promote(store, &rows[before].version)
+            let history = history(store);
+            let before = history.get(1).context("there is no version before the one in use")?;
+            promote(store, &name(before))
         }
         ModelsCommand::Prune { keep } => {
             let before = versions(store).len();
@@ -107,16 +106,20 @@ fn promote(store: &Path, version: &str) -> Result<()> {
     print_text(&format!("in use: {version}\n"))
 }
 
+fn name(version: &Version) -> String {
+    version.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 fn rows(store: &Path) -> Vec<Row> {
-    let current = store.join(CURRENT).canonicalize().ok();
-    let row = |version: wiremamba_model::checkpoint::Version| {
+    let current = history(store).into_iter().next();
+    let row = |version: Version| {
         let about = About::read(&version.path);
         let problem = about.as_ref().err().map(ToString::to_string);
         let about = about.ok();
         let weights = about.iter().flat_map(|about| &about.files).find(|file| file.name == "model.safetensors");
         Row {
-            version: version.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            current: version.path.canonicalize().ok().is_some_and(|path| Some(path) == current),
+            version: name(&version),
+            current: current.as_ref() == Some(&version),
             step: version.step,
             sequence: version.sequence,
             weights_sha256: weights.map(|file| file.sha256.clone()),

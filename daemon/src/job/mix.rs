@@ -59,7 +59,8 @@ impl Iterator for Labels {
     }
 }
 
-fn id(name: &str, codec: &dyn Codec) -> Result<LabelId> {
+/// The label of this name, or an error that says which there are.
+pub(crate) fn id(name: &str, codec: &dyn Codec) -> Result<LabelId> {
     let known = codec.labels();
     let place = known.iter().position(|k| k == name);
     place

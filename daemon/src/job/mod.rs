@@ -2,7 +2,7 @@
 
 pub mod corpus;
 pub mod eval;
-mod mix;
+pub(crate) mod mix;
 pub mod model;
 pub mod plan;
 pub(crate) mod ranges;

@@ -95,6 +95,8 @@ pub struct LearnConfig {
     pub held_out_every: usize,
     /// Held-out flows; older ones make room.
     pub held_out_max: usize,
+    /// Tokens of them that are measured, twice a round. Nothing else happens meanwhile, so that it should take seconds.
+    pub held_out_tokens_max: u64,
     /// The newest flows, all of which are learned in a round.
     pub recent_max: usize,
     /// Flows drawn evenly from all older ones, learned beside the newest.
@@ -122,6 +124,7 @@ impl Default for LearnConfig {
             seq_len: 512,
             held_out_every: 8,
             held_out_max: 256,
+            held_out_tokens_max: 20_000,
             recent_max: 1024,
             reservoir_max: 4096,
             memory_mib: 512,
@@ -205,6 +208,9 @@ impl Config {
         let error = |key, found: String, allowed| ConfigError::Range { path: path.to_owned(), key, found, allowed };
         if let Some((key, n)) = counts.into_iter().find(|(_, n)| *n == 0) {
             return Err(error(key, n.to_string(), "at least 1"));
+        }
+        if l.held_out_tokens_max < 2 {
+            return Err(error("learn.held_out_tokens_max", l.held_out_tokens_max.to_string(), "at least 2"));
         }
         if l.held_out_every < 2 {
             return Err(error("learn.held_out_every", l.held_out_every.to_string(), "at least 2"));

@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use wiremamba_model::checkpoint::{CURRENT, Checkpoint, Contents, Lineage, Store, versions};
+use wiremamba_model::checkpoint::{Checkpoint, Contents, Lineage, Store, history, versions};
 use wiremamba_model::codec::{Codec, LabelId};
 use wiremamba_model::engine::CpuEngine;
 use wiremamba_model::mamba::Params;
-use wiremamba_model::train::{Dataset, DatasetLimits, TrainOptions, Trainer};
+use wiremamba_model::train::{Dataset, DatasetLimits, EvalOptions, TrainOptions, Trainer};
 
 use super::config::{LearnConfig, ModelConfig};
 use super::samples::Sample;
+use crate::job::mix;
 
 /// Steps of warm-up, as a part of a round: moments begin at zero in each.
 const WARMUP_PART: u64 = 5;
@@ -50,7 +51,7 @@ impl Learner {
     /// over for the one before.
     pub(super) fn open(config: &ModelConfig, limits: LearnConfig) -> Result<Self> {
         let store = Store::open(&config.store, config.keep)?;
-        let checkpoint = match newest_whole(&config.store) {
+        let checkpoint = match in_use(&config.store) {
             Some(checkpoint) => checkpoint,
             None => Checkpoint::load(&config.base).context("cannot load the base model")?,
         };
@@ -74,10 +75,7 @@ impl Learner {
 
     /// The number of a label.
     pub(super) fn label(&self, name: &str) -> Result<LabelId> {
-        let known = self.codec.labels();
-        let place = known.iter().position(|label| label == name);
-        let unknown = || format!("the model knows no label {name}; it knows {}", known.join(", "));
-        place.map(|place| LabelId(place as u16)).with_context(unknown)
+        mix::id(name, self.codec.as_ref())
     }
 
     /// Steps over all rounds of the store.
@@ -105,6 +103,7 @@ impl Learner {
             learning_rate: self.limits.learning_rate,
             warmup_steps: self.limits.steps_per_round / WARMUP_PART,
             held_out_share: 0.0,
+            eval: EvalOptions { tokens_max: self.limits.held_out_tokens_max, ..EvalOptions::default() },
             // Another order each round.
             seed: self.steps,
             ..TrainOptions::default()
@@ -143,12 +142,8 @@ impl Learner {
 
     /// Goes back to the version before the one in use. Returns which.
     pub(super) fn roll_back(&mut self) -> Result<String> {
-        let current = self.store.dir().join(CURRENT).canonicalize().context("nothing was promoted yet")?;
-        let all = versions(self.store.dir());
-        let place = all.iter().position(|version| version.path.canonicalize().is_ok_and(|path| path == current));
-        let before =
-            place.and_then(|place| place.checked_sub(1)).context("there is no version before the one in use")?;
-        let version = &all[before].path;
+        let history = history(self.store.dir());
+        let version = &history.get(1).context("there is no version before the one in use")?.path;
         let params = Checkpoint::load(version)?.params;
         self.store.switch_current(version)?;
         self.params = params;
@@ -188,18 +183,17 @@ impl Learner {
     }
 }
 
-/// The version in use, or where that is damaged the newest that is not; `None` in an empty store.
-fn newest_whole(store: &Path) -> Option<Checkpoint> {
-    let all = versions(store);
-    if all.is_empty() {
-        return None;
-    }
-    let candidates = std::iter::once(store.to_owned()).chain(all.into_iter().rev().map(|version| version.path));
-    for path in candidates {
-        match Checkpoint::load(&path) {
-            Ok(checkpoint) => return Some(checkpoint),
-            Err(error) => tracing::error!(path = %path.display(), %error, "passed over: this version cannot be used"),
+/// The version in use, or where that is damaged the one before; `None` in an empty store, or one of which nothing can be
+/// read. Newer versions come last: somebody went back from them.
+fn in_use(store: &Path) -> Option<Checkpoint> {
+    let mut candidates = history(store);
+    let newer: Vec<_> = versions(store).into_iter().rev().filter(|version| !candidates.contains(version)).collect();
+    candidates.extend(newer);
+    candidates.iter().find_map(|version| match Checkpoint::load(&version.path) {
+        Ok(checkpoint) => Some(checkpoint),
+        Err(error) => {
+            tracing::error!(path = %version.path.display(), %error, "passed over: this version cannot be used");
+            None
         }
-    }
-    None
+    })
 }

@@ -32,7 +32,7 @@ use crate::train::TrainState;
 
 pub use about::{About, FORMAT_VERSION, FileDigest, Lineage};
 pub use error::CheckpointError;
-pub use store::{Contents, Store, Version, versions};
+pub use store::{Contents, Store, Version, history, versions};
 
 use about::ABOUT_FILE;
 

@@ -75,6 +75,16 @@ pub fn versions(dir: &Path) -> Vec<Version> {
     versions
 }
 
+/// The version in use and those before it, newest first; none where `current` points to no version.
+pub fn history(dir: &Path) -> Vec<Version> {
+    let Ok(current) = dir.join(CURRENT).canonicalize() else { return Vec::new() };
+    let mut versions = versions(dir);
+    let in_use = versions.iter().position(|version| version.path.canonicalize().is_ok_and(|path| path == current));
+    versions.truncate(in_use.map_or(0, |place| place + 1));
+    versions.reverse();
+    versions
+}
+
 /// A folder that versions are saved to. At most one process has it open.
 #[derive(Debug)]
 pub struct Store {

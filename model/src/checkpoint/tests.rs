@@ -209,6 +209,26 @@ fn the_newest_are_kept_and_the_current_always() {
 }
 
 #[test]
+fn history_goes_back_from_the_version_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), 9).unwrap();
+    assert_eq!(history(dir.path()), []);
+    let trainer = trainer();
+    for step in [1, 2, 3, 4] {
+        save(&store, &trainer, step).unwrap();
+    }
+    let steps = || history(dir.path()).iter().map(|version| version.step).collect::<Vec<_>>();
+    assert_eq!(steps(), [4, 3, 2, 1]);
+    store.switch_current(&dir.path().join("step-00000003")).unwrap();
+    assert_eq!(steps(), [3, 2, 1]);
+    // Whether it can be read is another question.
+    fs::remove_file(dir.path().join("step-00000003/config.json")).unwrap();
+    assert_eq!(steps(), [3, 2, 1]);
+    fs::remove_file(dir.path().join("current")).unwrap();
+    assert!(steps().is_empty());
+}
+
+#[test]
 fn one_process_saves_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), 2).unwrap();
