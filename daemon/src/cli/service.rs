@@ -1,13 +1,12 @@
 //! `wiremamba run`: the service.
 
-use std::error::Error as _;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 
 use super::{Context, Misuse, print_json, print_status};
-use crate::service::config::Config;
+use crate::service::config::{Config, ConfigError};
 use crate::service::run as serve;
 
 /// `wiremamba run`
@@ -22,9 +21,9 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: RunArgs, context: &Context) -> Result<()> {
-    let config = Config::read(&args.config).map_err(|error| match error.source() {
-        Some(_) => anyhow::Error::new(error),
-        None => Misuse(error.to_string()).into(),
+    let config = Config::read(&args.config).map_err(|error| match error {
+        ConfigError::Read { .. } => anyhow::Error::new(error),
+        wrong => Misuse(wrong.to_string()).into(),
     })?;
     serve(&config, &context.stop, |status| {
         if !args.json {

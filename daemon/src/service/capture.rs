@@ -88,7 +88,7 @@ pub(super) fn run(
             }
             Ok(Next::Idle | Next::End) => {}
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "capture stopped; trying again every second");
+                tracing::warn!("capture stopped, trying again every second: {:#}", anyhow::Error::new(error));
                 counters.lost.fetch_add(1, Relaxed);
                 (before, seen) = (before + seen.dropped + seen.interface_dropped, InterfaceStats::default());
                 match reopen(config, counters, stop) {
@@ -140,10 +140,4 @@ fn reopen(config: &CaptureConfig, counters: &Counters, stop: &AtomicBool) -> Opt
         }
     }
     None
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let cause = error.source().map(|cause| format!(": {}", chain(cause))).unwrap_or_default();
-    format!("{error}{cause}")
 }
