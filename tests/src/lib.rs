@@ -8,6 +8,7 @@
 pub mod judges;
 pub mod netns;
 pub mod program;
+pub mod service;
 pub mod sniffer;
 pub mod tcp;
 pub mod traffic;

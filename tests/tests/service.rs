@@ -1,9 +1,8 @@
-//! Promise: `run` learns from an interface, promotes only what is better, and ends when told to.
+//! Promise: `run` learns from an interface, promotes only what is better, loses nothing, and ends when told to.
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -11,103 +10,9 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use wiremamba_model::checkpoint::Checkpoint;
-use wiremamba_tests::netns::{self, Namespace};
-use wiremamba_tests::program::{self, fail, json, succeed, train_tiny};
-use wiremamba_tests::traffic;
-
-const TAP: &str = "wm-live0";
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A namespace with a tap that stays, or `None` with a line.
-fn namespace() -> Option<Namespace> {
-    if let Some(missing) = netns::missing() {
-        eprintln!("skipped: {missing}");
-        return None;
-    }
-    let namespace = Namespace::new().unwrap();
-    namespace.ip(&["tuntap", "add", "dev", TAP, "mode", "tap"]).unwrap();
-    namespace.ip(&["link", "set", TAP, "up"]).unwrap();
-    Some(namespace)
-}
-
-/// Captures, a base model of two labels that has hardly learned, and a configuration.
-fn base(dir: &Path, more: &str) -> String {
-    traffic::write_two_labels(&dir.join("captures"), 40);
-    train_tiny(&dir.join("captures"), &dir.join("base"), 2);
-    let config = dir.join("wiremamba.toml");
-    let text = format!(
-        "[[capture]]\ninterface = '{TAP}'\nlabel = 'web'\nfilter = 'tcp or udp'\nbuffer_mib = 2\n\
-         [model]\nbase = '{base}'\nstore = '{store}'\n\
-         [learn]\nflows_per_round = 30\nsteps_per_round = 20\ncpu_share = 1.0\nbatch = 2\nseq_len = 64\nidle_s = 1\nstatus_s = 1\n{more}\
-         [control]\nsocket = '{socket}'\n",
-        socket = dir.join("control.sock").display(),
-        base = dir.join("base").display(),
-        store = dir.join("store").display(),
-    );
-    std::fs::write(&config, text).unwrap();
-    config.to_str().unwrap().to_owned()
-}
-
-struct Service {
-    child: Child,
-    lines: BufReader<std::process::ChildStdout>,
-}
-
-impl Service {
-    fn start(namespace: &Namespace, config: &str) -> Self {
-        let mut command = namespace.command(program::path().to_str().unwrap());
-        command.args(["run", "--config", config, "--json"]).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Self { child, lines }
-    }
-
-    /// The first status that is as wanted.
-    fn until(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let started = Instant::now();
-        loop {
-            assert!(started.elapsed() < PATIENCE, "no status in which {what}");
-            let mut line = String::new();
-            assert!(self.lines.read_line(&mut line).unwrap() > 0, "the service ended before {what}");
-            let status = json(line.as_bytes());
-            if wanted(&status) {
-                return status;
-            }
-        }
-    }
-
-    /// What it said until its end.
-    fn remaining(&mut self) -> Vec<Value> {
-        let lines = self.lines.by_ref().lines().map(Result::unwrap);
-        // A kill may cut the last one.
-        lines.filter_map(|line| serde_json::from_str(&line).ok()).collect()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Plays a capture onto the tap, at so many packets a second and as often as asked; 0 is for ever.
-fn player(namespace: &Namespace, capture: &Path, pps: u32, loops: u32) -> Command {
-    let mut command = namespace.command(program::path().to_str().unwrap());
-    let [pps, loops] = [pps, loops].map(|n| n.to_string());
-    command.args(["replay", "-q", "--pps", &pps, "--tap", TAP, "--loop", &loops, "--pcap"]).arg(capture);
-    command.stdin(Stdio::null());
-    command
-}
-
-fn replay(namespace: &Namespace, capture: &Path, loops: u32) {
-    let output = player(namespace, capture, 2000, loops).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
+use wiremamba_tests::netns::Namespace;
+use wiremamba_tests::program::{self, fail, json, succeed};
+use wiremamba_tests::service::{Service, TAP, configure as base, namespace, player, replay};
 
 #[test]
 fn live_traffic_is_learned_and_what_is_promoted_can_be_loaded_again() {

@@ -57,6 +57,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Learn from an interface, day after day: the service
     Run(service::RunArgs),
+    /// Open interfaces and the tap for a service that may not: its privileged half
+    Open(service::OpenArgs),
     /// Tell the service what to do
     Ctl(ctl::CtlArgs),
     /// List the versions of a model, go back to one, remove old ones
@@ -143,7 +145,8 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Replay(args) => replay::run(args, context),
         Command::Inspect(args) => inspect::run(args, context),
         Command::Eval(args) => eval::run(args, context),
-        Command::Run(args) => service::run(args, context),
+        Command::Run(args) => service::run(&args, context),
+        Command::Open(args) => service::open(&args, context),
         Command::Ctl(args) => ctl::run(args),
         Command::Models(args) => models::run(&args),
         Command::Bench(command) => bench::run(command, context),

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use wiremamba_model::codec::LabelId;
 use wiremamba_model::flow::{Flow, Session, SessionLimits, into_sessions};
 
+use super::mix;
 use crate::source::collection::{LabelledCapture, ManifestFilter, from_manifest, from_paths};
 use crate::source::flows::{FlowSet, LabelledFlow, Progress, ReadLimits, read_flows};
 
@@ -137,17 +138,7 @@ impl Corpus {
     /// # Errors
     /// A label that is not in `labels`.
     pub fn into_sessions(self, labels: &[String]) -> Result<Vec<(LabelId, Session)>> {
-        let ids = self
-            .set
-            .labels
-            .iter()
-            .map(|label| {
-                let place = labels.iter().position(|l| l == label);
-                let place = place
-                    .with_context(|| format!("the model knows no label {label}; it knows {}", labels.join(", ")))?;
-                Ok(LabelId(u16::try_from(place)?))
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let ids = self.set.labels.iter().map(|name| mix::id(name, labels)).collect::<Result<Vec<_>>>()?;
         Ok(self.sessions.into_iter().map(|(id, session)| (ids[usize::from(id.0)], session)).collect())
     }
 }

@@ -7,7 +7,7 @@ use wiremamba_model::codec::{Codec, LabelId};
 
 /// Labels and their weights, drawn from with a seed; without weights they take turns.
 #[derive(Debug)]
-pub(super) struct Labels {
+pub(crate) struct Labels {
     labels: Vec<(LabelId, u32)>,
     /// Chance and the sum of the weights; `None` for turns.
     draw: Option<(ChaCha8Rng, u32)>,
@@ -16,18 +16,18 @@ pub(super) struct Labels {
 
 impl Labels {
     /// The labels of `names`, or all, in turn.
-    pub(super) fn in_turn(names: &[String], codec: &dyn Codec) -> Result<Self> {
+    pub(crate) fn in_turn(names: &[String], codec: &dyn Codec) -> Result<Self> {
         let all = (0..codec.labels().len()).map(|i| Ok(LabelId(i as u16)));
         let labels: Result<Vec<_>> =
-            if names.is_empty() { all.collect() } else { names.iter().map(|n| id(n, codec)).collect() };
+            if names.is_empty() { all.collect() } else { names.iter().map(|n| id(n, codec.labels())).collect() };
         let labels: Vec<_> = labels?.into_iter().map(|l| (l, 1)).collect();
         ensure!(!labels.is_empty(), "the model has no labels");
         Ok(Self { labels, draw: None, turn: 0 })
     }
 
     /// Labels drawn by the weights of `mix`.
-    pub(super) fn drawn(mix: &[(String, u32)], seed: u64, codec: &dyn Codec) -> Result<Self> {
-        let labels: Vec<_> = mix.iter().map(|(n, w)| Ok((id(n, codec)?, *w))).collect::<Result<_>>()?;
+    pub(crate) fn drawn(mix: &[(String, u32)], seed: u64, codec: &dyn Codec) -> Result<Self> {
+        let labels: Vec<_> = mix.iter().map(|(n, w)| Ok((id(n, codec.labels())?, *w))).collect::<Result<_>>()?;
         let sum = labels.iter().map(|l| l.1).sum();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(u64::MAX); // flows have the streams from 0 on
@@ -60,8 +60,7 @@ impl Iterator for Labels {
 }
 
 /// The label of this name, or an error that says which there are.
-pub(crate) fn id(name: &str, codec: &dyn Codec) -> Result<LabelId> {
-    let known = codec.labels();
+pub(crate) fn id(name: &str, known: &[String]) -> Result<LabelId> {
     let place = known.iter().position(|k| k == name);
     place
         .map(|i| LabelId(i as u16))

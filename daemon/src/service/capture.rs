@@ -4,13 +4,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, Result};
+use pcap::BpfProgram;
 use wiremamba_model::codec::LabelId;
 use wiremamba_model::flow::{Flow, FlowLimits, FlowTable, Session};
+use wiremamba_model::packet::LinkType;
 
 use super::config::{CaptureConfig, LearnConfig};
+use super::open::Opening;
 use super::samples::{Sample, bytes};
-use crate::source::interface::{InterfaceOptions, InterfaceSource, InterfaceStats};
-use crate::source::{Next, PacketSource, SourceError};
+use crate::source::interface::InterfaceStats;
+use crate::source::{LiveSource, Next, compile_filter};
 
 /// Time between two tries to open an interface that went away, and between two looks at the kernel's counters.
 const RETRY: Duration = Duration::from_secs(1);
@@ -34,8 +38,7 @@ pub(super) struct Counters {
 /// The learner's queue, bounded in flows and in bytes.
 pub(super) struct Queue<'a> {
     pub(super) sender: SyncSender<Sample>,
-    /// Captured bytes of what is in it.
-    pub(super) bytes: &'a AtomicU64,
+    pub(super) queued: &'a super::Queued,
     pub(super) bytes_max: u64,
 }
 
@@ -43,32 +46,71 @@ impl Queue<'_> {
     /// Puts a flow in; `false` where there is no room.
     fn put(&self, sample: Sample) -> bool {
         let more = bytes(&sample);
-        if self.bytes.fetch_add(more, Relaxed) + more <= self.bytes_max {
+        self.queued.flows.fetch_add(1, Relaxed);
+        if self.queued.bytes.fetch_add(more, Relaxed) + more <= self.bytes_max {
             match self.sender.try_send(sample) {
                 Ok(()) => return true,
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
             }
         }
-        self.bytes.fetch_sub(more, Relaxed);
+        self.queued.flows.fetch_sub(1, Relaxed);
+        self.queued.bytes.fetch_sub(more, Relaxed);
         false
     }
 }
 
+/// Which label a flow gets.
+pub(super) struct Labelling {
+    otherwise: LabelId,
+    rules: Vec<(BpfProgram, LabelId)>,
+}
+
+impl Labelling {
+    /// The labels of a capture, whose numbers `id` knows.
+    ///
+    /// # Errors
+    /// An unknown label, or a filter that does not compile.
+    pub(super) fn new(
+        config: &CaptureConfig,
+        linktype: LinkType,
+        id: impl Fn(&str) -> Result<LabelId>,
+    ) -> Result<Self> {
+        let rule = |rule: &super::config::RuleConfig| {
+            let program = compile_filter(&rule.filter, linktype).with_context(|| {
+                format!("the rule's filter {:?} for label {} cannot be used", rule.filter, rule.label)
+            })?;
+            Ok((program, id(&rule.label)?))
+        };
+        Ok(Self { otherwise: id(&config.label)?, rules: config.rules.iter().map(rule).collect::<Result<_>>()? })
+    }
+
+    /// The label of a flow, by its first packet.
+    fn label(&self, flow: &Session) -> LabelId {
+        let Some(first) = flow.packets.first() else { return self.otherwise };
+        let fits = |(program, _): &&(BpfProgram, LabelId)| program.filter(&first.packet.data);
+        self.rules.iter().find(fits).map_or(self.otherwise, |(_, label)| *label)
+    }
+}
+
+/// An interface to capture from.
+pub(super) struct Tapped<'a> {
+    pub(super) source: Box<dyn LiveSource>,
+    /// Its place in the configuration.
+    pub(super) place: usize,
+    pub(super) config: &'a CaptureConfig,
+    pub(super) labelling: Labelling,
+    pub(super) opening: &'a Opening,
+}
+
 /// Captures until `stop`. An interface that goes away is waited for.
-pub(super) fn run(
-    mut source: InterfaceSource,
-    config: &CaptureConfig,
-    limits: &LearnConfig,
-    label: LabelId,
-    queue: &Queue<'_>,
-    counters: &Counters,
-    stop: &AtomicBool,
-) {
+pub(super) fn run(tapped: Tapped<'_>, limits: &LearnConfig, queue: &Queue<'_>, counters: &Counters, stop: &AtomicBool) {
+    let Tapped { mut source, place, config, labelling, opening } = tapped;
     let mut table = FlowTable::new(flow_limits(limits));
     let idle_max = Duration::from_secs(u64::from(limits.idle_s));
     let mut hand_on = |flow: Flow| {
         counters.flows.fetch_add(1, Relaxed);
-        if !queue.put((label, Session::from(flow))) {
+        let session = Session::from(flow);
+        if !queue.put((labelling.label(&session), session)) {
             counters.flows_refused.fetch_add(1, Relaxed);
         }
     };
@@ -91,7 +133,7 @@ pub(super) fn run(
                 tracing::warn!("capture stopped, trying again every second: {:#}", anyhow::Error::new(error));
                 counters.lost.fetch_add(1, Relaxed);
                 (before, seen) = (before + seen.dropped + seen.interface_dropped, InterfaceStats::default());
-                match reopen(config, counters, stop) {
+                match reopen(place, config, opening, counters, stop) {
                     Some(opened) => source = opened,
                     None => break,
                 }
@@ -118,23 +160,18 @@ fn flow_limits(limits: &LearnConfig) -> FlowLimits {
     }
 }
 
-/// Opens the interface of a configuration.
-pub(super) fn open(config: &CaptureConfig) -> Result<InterfaceSource, SourceError> {
-    InterfaceSource::open(&InterfaceOptions {
-        name: config.interface.clone(),
-        filter: config.filter.clone(),
-        snaplen: config.snaplen,
-        buffer_bytes: config.buffer_mib.saturating_mul(1 << 20),
-        promiscuous: config.promiscuous,
-    })
-}
-
 /// Waits for the interface; `None` when told to stop.
-fn reopen(config: &CaptureConfig, counters: &Counters, stop: &AtomicBool) -> Option<InterfaceSource> {
+fn reopen(
+    place: usize,
+    config: &CaptureConfig,
+    opening: &Opening,
+    counters: &Counters,
+    stop: &AtomicBool,
+) -> Option<Box<dyn LiveSource>> {
     while !stop.load(Relaxed) {
         std::thread::sleep(RETRY);
         counters.beats.fetch_add(1, Relaxed);
-        if let Ok(source) = open(config) {
+        if let Ok(source) = opening.capture(place, config) {
             tracing::info!(interface = config.interface, "capturing again");
             return Some(source);
         }

@@ -1,8 +1,10 @@
 //! The service's configuration file.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use wiremamba_model::mamba::Preset;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -15,9 +17,89 @@ pub struct Config {
     /// How it learns.
     #[serde(default)]
     pub learn: LearnConfig,
+    /// Where what it would generate goes; nowhere by default.
+    pub replay: Option<ReplayConfig>,
     /// Who may tell it what to do.
     #[serde(default)]
     pub control: ControlConfig,
+    /// Who may read its counters.
+    #[serde(default)]
+    pub metrics: MetricsConfig,
+    /// Who opens interfaces and the tap for it.
+    #[serde(default)]
+    pub opener: OpenerConfig,
+}
+
+/// Counters for Prometheus: none by default, or at one of these places.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Address and port, of the loopback.
+    pub listen: Option<std::net::SocketAddr>,
+    /// Path of a Unix socket.
+    pub socket: Option<PathBuf>,
+}
+
+/// The process that opens interfaces and the tap, so that the one that learns needs no capability.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OpenerConfig {
+    /// Path of its socket; none by default, and the service opens everything itself.
+    pub socket: Option<PathBuf>,
+}
+
+/// A tap, and what is generated onto it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayConfig {
+    /// Name of the tap; made if absent.
+    pub tap: String,
+    /// Its MTU; as it is by default.
+    pub mtu: Option<u32>,
+    /// Labels and their weights; all labels in turn by default.
+    #[serde(default)]
+    pub mix: BTreeMap<String, u32>,
+    /// New flows a second, on average.
+    #[serde(default = "one")]
+    pub flows_per_second: f64,
+    /// How much faster than generated.
+    #[serde(default = "one")]
+    pub multiplier: f64,
+    /// Flows that are decoded at once.
+    #[serde(default = "streams")]
+    pub streams: usize,
+    /// Below 1 more usual, above 1 more unusual tokens.
+    #[serde(default = "temperature")]
+    pub temperature: f32,
+    /// Most packets of a flow.
+    #[serde(default = "flow_packets_max")]
+    pub flow_packets_max: usize,
+    /// Seed of all chance.
+    #[serde(default)]
+    pub seed: u64,
+    /// Whether it begins by itself.
+    #[serde(default = "yes")]
+    pub start: bool,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn streams() -> usize {
+    16
+}
+
+fn temperature() -> f32 {
+    1.0
+}
+
+fn flow_packets_max() -> usize {
+    1000
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The control socket.
@@ -28,14 +110,27 @@ pub struct ControlConfig {
     pub socket: Option<PathBuf>,
 }
 
+/// A label for the flows that a filter accepts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    /// BPF filter that the flow's first packet has to pass.
+    pub filter: String,
+    /// Label of the flow.
+    pub label: String,
+}
+
 /// An interface and the label of its traffic.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaptureConfig {
     /// Name of the interface.
     pub interface: String,
-    /// Label of what is captured, one of the base model's.
+    /// Label of what is captured, one of the base model's where there is one.
     pub label: String,
+    /// Other labels for some flows: the first rule that fits.
+    #[serde(default, rename = "rule")]
+    pub rules: Vec<RuleConfig>,
     /// BPF filter; everything by default.
     #[serde(default)]
     pub filter: String,
@@ -62,8 +157,15 @@ fn buffer_mib() -> u32 {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// The checkpoint that learning begins with where the store is empty.
-    pub base: PathBuf,
+    /// The checkpoint that learning begins with where the store is empty; none to learn from nothing.
+    pub base: Option<PathBuf>,
+    /// Size of a network that learns from nothing.
+    #[serde(default)]
+    pub preset: PresetName,
+    /// Strings that a network that learns from nothing may take from the first payload it sees, word for word, into its
+    /// vocabulary: they are written to the store, so that there are none by default.
+    #[serde(default)]
+    pub strings_max: usize,
     /// Folder of the versions that are promoted; `current` is the one in use.
     pub store: PathBuf,
     /// Versions that are kept.
@@ -73,6 +175,29 @@ pub struct ModelConfig {
 
 fn keep() -> usize {
     5
+}
+
+/// Size of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PresetName {
+    /// 64 x 2.
+    Tiny,
+    /// 256 x 8.
+    #[default]
+    Small,
+    /// 768 x 24.
+    Paper,
+}
+
+impl From<PresetName> for Preset {
+    fn from(name: PresetName) -> Self {
+        match name {
+            PresetName::Tiny => Self::Tiny,
+            PresetName::Small => Self::Small,
+            PresetName::Paper => Self::Paper,
+        }
+    }
 }
 
 /// How to learn, and what of.
@@ -109,6 +234,16 @@ pub struct LearnConfig {
     pub open_flows_mib: u64,
     /// Seconds after which a flow without packets is over.
     pub idle_s: u32,
+    /// Captures (files, folders; a folder names the label) of what the base was trained on, so that it is not forgotten.
+    pub rehearsal: Vec<PathBuf>,
+    /// Share of them in what a round learns from, in packets.
+    pub rehearsal_share: f64,
+    /// Packets of them that are read at most.
+    pub rehearsal_packets_max: u64,
+    /// How much worse than the base the model may become on those of them that are held out.
+    pub rehearsal_worse_max: f64,
+    /// Seconds that a stop may take to measure and promote what an unfinished round has learned.
+    pub drain_s: u32,
     /// Seconds between two lines of status.
     pub status_s: u32,
 }
@@ -131,6 +266,11 @@ impl Default for LearnConfig {
             queue_max: 4096,
             open_flows_mib: 256,
             idle_s: 60,
+            rehearsal: Vec::new(),
+            rehearsal_share: 0.3,
+            rehearsal_packets_max: 100_000,
+            rehearsal_worse_max: 0.05,
+            drain_s: 30,
             status_s: 10,
         }
     }
@@ -177,7 +317,58 @@ pub enum ConfigError {
     },
 }
 
+impl CaptureConfig {
+    /// Every label that its flows may have.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.label).chain(self.rules.iter().map(|rule| &rule.label)).map(String::as_str)
+    }
+}
+
 impl Config {
+    /// Every label of the captures, sorted.
+    pub fn labels(&self) -> Vec<String> {
+        let labels: BTreeSet<&str> = self.capture.iter().flat_map(CaptureConfig::labels).collect();
+        labels.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Settings of `new` that differ and that a running service cannot take over, by name.
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let (a, b) = (&self.learn, &new.learn);
+        let tap = |config: &Self| config.replay.as_ref().map(|r| (r.tap.clone(), r.mtu));
+        [
+            ("[[capture]]", self.capture != new.capture),
+            ("[model]", self.model != new.model),
+            ("learn.queue_max", a.queue_max != b.queue_max),
+            ("learn.open_flows_mib", a.open_flows_mib != b.open_flows_mib),
+            ("learn.idle_s", a.idle_s != b.idle_s),
+            ("learn.rehearsal", a.rehearsal != b.rehearsal || a.rehearsal_packets_max != b.rehearsal_packets_max),
+            ("replay.tap, replay.mtu", tap(self) != tap(new)),
+            ("[control]", self.control != new.control),
+            ("[metrics]", self.metrics != new.metrics),
+            ("[opener]", self.opener != new.opener),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect()
+    }
+
+    /// Takes over from `new` all that a running service can.
+    pub fn take_over(&mut self, new: Self) {
+        let Self { learn, replay, .. } = new;
+        let old = &self.learn;
+        self.learn = LearnConfig {
+            queue_max: old.queue_max,
+            open_flows_mib: old.open_flows_mib,
+            idle_s: old.idle_s,
+            rehearsal: old.rehearsal.clone(),
+            rehearsal_packets_max: old.rehearsal_packets_max,
+            ..learn
+        };
+        if let (Some(old), Some(new)) = (&mut self.replay, replay) {
+            *old = ReplayConfig { tap: old.tap.clone(), mtu: old.mtu, ..new };
+        }
+    }
+
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text =
@@ -218,8 +409,40 @@ impl Config {
         if !(l.cpu_share > 0.0 && l.cpu_share <= 1.0) {
             return Err(error("learn.cpu_share", l.cpu_share.to_string(), "above 0, at most 1"));
         }
-        if !(l.learning_rate > 0.0 && l.learning_rate.is_finite()) {
+        let is_positive = |x: f64| x > 0.0 && x.is_finite();
+        if !is_positive(l.learning_rate) {
             return Err(error("learn.learning_rate", l.learning_rate.to_string(), "above 0"));
+        }
+        if !(0.0..=0.9).contains(&l.rehearsal_share) {
+            return Err(error("learn.rehearsal_share", l.rehearsal_share.to_string(), "0 to 0.9"));
+        }
+        if !(0.0..=f64::MAX).contains(&l.rehearsal_worse_max) {
+            return Err(error("learn.rehearsal_worse_max", l.rehearsal_worse_max.to_string(), "at least 0"));
+        }
+        if !l.rehearsal.is_empty() && self.model.base.is_none() {
+            return Err(error("learn.rehearsal", "given without model.base".to_owned(), "captures of the base's"));
+        }
+        if let Some(address) = self.metrics.listen.filter(|address| !address.ip().is_loopback()) {
+            return Err(error("metrics.listen", address.to_string(), "an address of the loopback"));
+        }
+        let Some(r) = &self.replay else { return Ok(()) };
+        if !(1e-3..=1e6).contains(&r.flows_per_second) {
+            return Err(error("replay.flows_per_second", r.flows_per_second.to_string(), "0.001 to 1000000"));
+        }
+        if !(1e-3..=1e6).contains(&r.multiplier) {
+            return Err(error("replay.multiplier", r.multiplier.to_string(), "0.001 to 1000000"));
+        }
+        if !(1..=4096).contains(&r.streams) {
+            return Err(error("replay.streams", r.streams.to_string(), "1 to 4096"));
+        }
+        if r.flow_packets_max == 0 {
+            return Err(error("replay.flow_packets_max", "0".to_owned(), "at least 1"));
+        }
+        if !(0.0..=100.0).contains(&r.temperature) {
+            return Err(error("replay.temperature", r.temperature.to_string(), "0 to 100"));
+        }
+        if r.mix.values().any(|weight| !(1..=1_000_000).contains(weight)) {
+            return Err(error("replay.mix", "a weight outside".to_owned(), "whole weights from 1 to 1000000"));
         }
         Ok(())
     }

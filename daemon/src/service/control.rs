@@ -1,9 +1,8 @@
 //! The control socket: a line of JSON in, a line of JSON out, for whoever may write to it (0660).
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Mutex, PoisonError};
@@ -12,30 +11,51 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Status;
+use super::replay::Wanted;
+use super::socket::{CLIENT_PATIENCE, Socket, read_line};
 
-/// Longest request in bytes.
-const REQUEST_MAX: u64 = 4096;
-/// How long a client may take to say what it wants, and to read the answer.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(2);
-/// How often the listener looks whether it should stop.
-const LOOK: Duration = Duration::from_millis(100);
 /// How long an order waits for the end of a round.
 const ORDER_PATIENCE: Duration = Duration::from_secs(120);
 /// Orders that wait at most.
 pub(super) const ORDERS_MAX: usize = 4;
 
 /// What can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::Subcommand)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Subcommand)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// What the service is doing
     Status,
-    /// Learn no more until told to; captures go on
+    /// Learn no more until told to; captures and the replay go on
     Pause,
     /// Learn again
     Resume,
+    /// End the round now, and promote what it has learned if that is better; without a round, begin one
+    Checkpoint,
     /// Go back to the model before the one in use
     Rollback,
+    /// Use this version from now on
+    Promote {
+        /// Name of the version, as `wiremamba models list` has it
+        version: String,
+    },
+    /// Start or stop the replay
+    #[command(subcommand)]
+    Replay(ReplayRequest),
+    /// How many flows the replay begins a second, on average
+    Rate {
+        /// New flows a second
+        flows_per_second: f64,
+    },
+}
+
+/// What can be asked of the replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::Subcommand)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayRequest {
+    /// Send packets onto the tap
+    Start,
+    /// Send no more
+    Stop,
 }
 
 /// A request as it is sent.
@@ -63,77 +83,44 @@ pub enum Answer {
     },
 }
 
-/// What only the service's own thread can do, and where its answer goes.
+/// What only the service's own thread can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Task {
+    Checkpoint,
+    Rollback,
+    Promote(String),
+}
+
+/// A task, and where its outcome goes.
 pub(super) struct Order {
+    pub(super) task: Task,
     pub(super) answer: SyncSender<Result<String, String>>,
 }
 
 /// What the control socket and the service share.
 pub(super) struct Shared {
     pub(super) paused: AtomicBool,
+    /// Raised to end the round at hand with what it has learned.
+    pub(super) cut: AtomicBool,
     pub(super) status: Mutex<Status>,
+    /// `None` where nothing is configured.
+    pub(super) replay: Option<Wanted>,
 }
 
 impl Shared {
-    pub(super) fn new() -> Self {
-        Self { paused: AtomicBool::new(false), status: Mutex::new(Status::default()) }
+    pub(super) fn new(replay: Option<Wanted>) -> Self {
+        let (paused, cut) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { paused, cut, status: Mutex::new(Status::default()), replay }
     }
 }
 
-/// The socket; its file is removed at the end.
-pub(super) struct Listener {
-    listener: UnixListener,
-    path: PathBuf,
+/// Answers one client after the other until `stop`.
+pub(super) fn serve(socket: &Socket, shared: &Shared, orders: &SyncSender<Order>, stop: &AtomicBool) {
+    socket.serve(stop, |client| answer(client, shared, orders));
 }
 
-impl Listener {
-    /// Listens at `path`. A file that a killed service left behind is replaced.
-    pub(super) fn bind(path: &Path) -> io::Result<Self> {
-        if UnixStream::connect(path).is_ok() {
-            let text = format!("another service listens at {}", path.display());
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
-        }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { listener, path: path.to_owned() })
-    }
-
-    /// Answers one client after the other until `stop`.
-    pub(super) fn serve(self, shared: &Shared, orders: &SyncSender<Order>, stop: &AtomicBool) {
-        while !stop.load(Relaxed) {
-            match self.listener.accept() {
-                Ok((client, _)) => {
-                    if let Err(error) = answer(&client, shared, orders) {
-                        tracing::debug!(%error, "control: client not answered");
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(LOOK),
-                Err(error) => {
-                    tracing::warn!(%error, "control: cannot accept");
-                    std::thread::sleep(LOOK);
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-fn answer(client: &UnixStream, shared: &Shared, orders: &SyncSender<Order>) -> io::Result<()> {
-    client.set_nonblocking(false)?;
-    client.set_read_timeout(Some(CLIENT_PATIENCE))?;
-    client.set_write_timeout(Some(CLIENT_PATIENCE))?;
-    let mut line = String::new();
-    BufReader::new(client.take(REQUEST_MAX)).read_line(&mut line)?;
+fn answer(mut client: &UnixStream, shared: &Shared, orders: &SyncSender<Order>) -> io::Result<()> {
+    let line = read_line(client)?;
     let outcome = serde_json::from_str(&line).map_err(|error| format!("not understood: {error}"));
     let outcome = outcome.map(|message: Message| message.command);
     let status = || Box::new(shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone());
@@ -143,29 +130,55 @@ fn answer(client: &UnixStream, shared: &Shared, orders: &SyncSender<Order>) -> i
     };
     let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');
-    let mut client = client;
     client.write_all(&text)
 }
 
 fn obey(request: Request, shared: &Shared, orders: &SyncSender<Order>) -> Result<String, String> {
-    match request {
-        Request::Status => {}
-        Request::Pause => shared.paused.store(true, Relaxed),
-        Request::Resume => shared.paused.store(false, Relaxed),
-        Request::Rollback => {
-            let (answer, answered) = mpsc::sync_channel(1);
-            orders.try_send(Order { answer }).map_err(|_| "too many orders wait already".to_owned())?;
-            return answered.recv_timeout(ORDER_PATIENCE).unwrap_or_else(|error| match error {
-                RecvTimeoutError::Timeout => {
-                    Err("the service is still busy with a round; it will be done then".to_owned())
-                }
-                RecvTimeoutError::Disconnected => Err("the service is stopping".to_owned()),
-            });
+    let replay = || shared.replay.as_ref().ok_or("there is no [replay] in the service's configuration");
+    let said = match request {
+        Request::Status => None,
+        Request::Pause => {
+            shared.paused.store(true, Relaxed);
+            None
         }
-    }
+        Request::Resume => {
+            shared.paused.store(false, Relaxed);
+            None
+        }
+        Request::Replay(request) => {
+            let running = request == ReplayRequest::Start;
+            replay()?.run(running);
+            Some(if running { "replay started" } else { "replay stopped" }.to_owned())
+        }
+        Request::Rate { flows_per_second } if (1e-3..=1e6).contains(&flows_per_second) => {
+            replay()?.rate(flows_per_second);
+            Some(format!("{flows_per_second} flows a second"))
+        }
+        Request::Rate { flows_per_second } => {
+            return Err(format!("{flows_per_second} flows a second; allowed is 0.001 to 1000000"));
+        }
+        Request::Checkpoint => {
+            shared.cut.store(true, Relaxed);
+            return order(Task::Checkpoint, orders);
+        }
+        Request::Rollback => return order(Task::Rollback, orders),
+        Request::Promote { version } => return order(Task::Promote(version), orders),
+    };
     let is_paused = shared.paused.load(Relaxed);
-    shared.status.lock().unwrap_or_else(PoisonError::into_inner).paused = is_paused;
-    Ok(if is_paused { "paused" } else { "running" }.to_owned())
+    let mut status = shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+    status.paused = is_paused;
+    status.replay = shared.replay.as_ref().map(Wanted::status);
+    Ok(said.unwrap_or_else(|| if is_paused { "paused" } else { "running" }.to_owned()))
+}
+
+/// Leaves a task to the service's thread, and waits for what becomes of it.
+fn order(task: Task, orders: &SyncSender<Order>) -> Result<String, String> {
+    let (answer, answered) = mpsc::sync_channel(1);
+    orders.try_send(Order { task, answer }).map_err(|_| "too many orders wait already".to_owned())?;
+    answered.recv_timeout(ORDER_PATIENCE).unwrap_or_else(|error| match error {
+        RecvTimeoutError::Timeout => Err("the service is still busy with a round; it will be done then".to_owned()),
+        RecvTimeoutError::Disconnected => Err("the service is stopping".to_owned()),
+    })
 }
 
 /// Asks the service at `path`.
@@ -185,6 +198,11 @@ pub fn ask(path: &Path, request: Request) -> io::Result<Answer> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn raw(path: &Path, text: &[u8]) -> String {
@@ -211,13 +229,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         let (orders, _waiting) = mpsc::sync_channel(1);
-        let (shared, stop) = (Shared::new(), AtomicBool::new(false));
-        let listener = Listener::bind(&path).unwrap();
+        let (shared, stop) = (Shared::new(None), AtomicBool::new(false));
+        let socket = Socket::bind(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         std::thread::scope(|scope| {
-            scope.spawn(|| listener.serve(&shared, &orders, &stop));
+            scope.spawn(|| serve(&socket, &shared, &orders, &stop));
             let _end = StopAtEnd(&stop);
-            assert!(Listener::bind(&path).is_err_and(|e| e.to_string().contains("another service")));
+            assert!(Socket::bind(&path).is_err_and(|e| e.to_string().contains("another service")));
             let deep = "[".repeat(4000);
             let long = "x".repeat(100_000);
             for text in
@@ -233,6 +251,55 @@ mod tests {
             let Answer::Ok { status, .. } = ask(&path, Request::Resume).unwrap() else { panic!("refused") };
             assert!(!status.paused);
         });
+        drop(socket);
         assert!(!path.exists(), "the socket is removed");
+    }
+
+    /// Every request with its answer's beginning.
+    #[test]
+    fn requests_have_one_form_on_the_wire() {
+        for (request, text) in [
+            (Request::Status, r#"{"command":"status"}"#),
+            (Request::Promote { version: "x".into() }, r#"{"command":{"promote":{"version":"x"}}}"#),
+            (Request::Replay(ReplayRequest::Stop), r#"{"command":{"replay":"stop"}}"#),
+            (Request::Rate { flows_per_second: 2.5 }, r#"{"command":{"rate":{"flows_per_second":2.5}}}"#),
+        ] {
+            let message = Message { command: request.clone() };
+            assert_eq!(serde_json::to_string(&message).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Message>(text).unwrap().command, request);
+        }
+        let (orders, _waiting) = mpsc::sync_channel(1);
+        let shared = Shared::new(None);
+        for (request, why) in [
+            (Request::Replay(ReplayRequest::Start), "no [replay]"),
+            (Request::Rate { flows_per_second: 1.0 }, "no [replay]"),
+            (Request::Rate { flows_per_second: f64::NAN }, "allowed is"),
+            (Request::Rate { flows_per_second: -1.0 }, "allowed is"),
+        ] {
+            assert!(obey(request, &shared, &orders).unwrap_err().contains(why));
+        }
+    }
+
+    proptest! {
+        /// Bytes that are no request change nothing; neither do requests with something cut out, put in or turned over.
+        #[test]
+        fn what_is_no_request_does_nothing(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            base in 0_usize..3,
+            at in any::<prop::sample::Index>(),
+            cut in 0_usize..4,
+        ) {
+            let valid = [r#"{"command":"pause"}"#, r#"{"command":{"rate":{"flows_per_second":2}}}"#, r#"{"command":"rollback"}"#];
+            let mut changed = valid[base].as_bytes().to_vec();
+            let at = at.index(changed.len());
+            changed.splice(at..(at + cut).min(valid[base].len()), bytes.iter().copied().take(3));
+            for text in [&bytes, &changed] {
+                let Ok(text) = std::str::from_utf8(text) else { continue };
+                let Ok(message) = serde_json::from_str::<Message>(text) else { continue };
+                // What is understood says the same again.
+                let again = serde_json::to_string(&message).unwrap();
+                prop_assert_eq!(serde_json::from_str::<Message>(&again).unwrap().command, message.command);
+            }
+        }
     }
 }

@@ -7,17 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use wiremamba_model::checkpoint::{Checkpoint, Contents, Lineage, Store, history, versions};
+use wiremamba_model::checkpoint::{Checkpoint, Contents, Lineage, Store, Version, history, versions};
+use wiremamba_model::codec::wire::WireCodec;
 use wiremamba_model::codec::{Codec, LabelId};
 use wiremamba_model::engine::CpuEngine;
-use wiremamba_model::mamba::Params;
-use wiremamba_model::train::{Dataset, DatasetLimits, EvalOptions, TrainOptions, Trainer};
+use wiremamba_model::mamba::{MambaConfig, Params, Preset};
+use wiremamba_model::train::{Dataset, DatasetLimits, TrainOptions, Trainer};
+use wiremamba_model::wire::plan::Plan;
 
-use super::config::{LearnConfig, ModelConfig};
-use super::samples::Sample;
+use super::config::{Config, LearnConfig, ModelConfig};
+use super::rehearsal::{Rehearsal, eval_options};
+use super::samples::{Batch, Sample};
 use crate::job::mix;
 
-/// Steps of warm-up, as a part of a round: moments begin at zero in each.
+/// Steps of warm-up, as a part of a round, where the optimiser's moments begin at zero.
 const WARMUP_PART: u64 = 5;
 /// Longest nap between two looks around.
 const LOOK: Duration = Duration::from_millis(200);
@@ -25,57 +28,101 @@ const LOOK: Duration = Duration::from_millis(200);
 /// The weights in use, and where their successors go.
 pub(super) struct Learner {
     store: Store,
-    codec: Arc<dyn Codec>,
-    params: Params,
+    config: ModelConfig,
+    limits: LearnConfig,
+    labels: Vec<String>,
+    /// `None` while there was nothing to begin with, and nothing seen.
+    in_use: Option<InUse>,
+    rehearsal: Option<Rehearsal>,
+    /// The optimiser's moments after the last round, if its weights are in use, and how often they were updated.
+    moments: Option<(Vec<f32>, Vec<f32>, u64)>,
+    steps: u64,
+}
+
+/// A model.
+#[derive(Clone)]
+pub(super) struct InUse {
+    pub(super) codec: Arc<dyn Codec>,
+    pub(super) params: Arc<Params>,
+    /// What it is called: the version's folder.
+    pub(super) name: String,
     preset: Option<String>,
     lineage: Vec<Lineage>,
     weights_sha256: Option<String>,
-    steps: u64,
-    limits: LearnConfig,
 }
 
 /// What became of a round.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Round {
+    /// Bits per packet of flows that no round had learned, under the model that had not seen their kind: the drift.
+    pub(super) fresh: f64,
     /// Held-out bits per packet before and after.
     pub(super) before: f64,
     pub(super) after: f64,
+    /// Bits per packet of what the base was trained on: the base's, and afterwards.
+    pub(super) rehearsal: Option<(f64, f64)>,
     pub(super) steps: u64,
     pub(super) tokens: u64,
     pub(super) training: Duration,
     pub(super) promoted: bool,
+    /// Whether it ended before its last step, because somebody asked for it.
+    pub(super) was_cut: bool,
+}
+
+/// What ends a round before its last step.
+pub(super) struct Cut<'a> {
+    /// The service stops: measure and promote only if that is quick.
+    pub(super) stop: &'a AtomicBool,
+    /// Somebody asked for what is learned so far.
+    pub(super) now: &'a AtomicBool,
 }
 
 impl Learner {
-    /// Opens the store, and the version in use there, or the base where it has none. A version that is damaged is passed
-    /// over for the one before.
-    pub(super) fn open(config: &ModelConfig, limits: LearnConfig) -> Result<Self> {
-        let store = Store::open(&config.store, config.keep)?;
-        let checkpoint = match in_use(&config.store) {
-            Some(checkpoint) => checkpoint,
-            None => Checkpoint::load(&config.base).context("cannot load the base model")?,
+    /// Opens the store, and the version in use there, or the base where it has none, or nothing where there is no base.
+    /// A version that is damaged is passed over for the one before.
+    pub(super) fn open(config: &Config) -> Result<Self> {
+        let (model, limits) = (config.model.clone(), config.learn.clone());
+        let store = Store::open(&model.store, model.keep)?;
+        let base = model.base.as_ref().map(|path| Checkpoint::load(path).context("cannot load the base model"));
+        let in_use = match (in_use(&model.store), base) {
+            // A base that has gone is no reason to stop, as long as nothing is compared with it.
+            (Some(checkpoint), Some(Err(error))) if limits.rehearsal.is_empty() => {
+                tracing::warn!("{error:#}; the store has what came of it");
+                Some((checkpoint, None))
+            }
+            (Some(checkpoint), base) => Some((checkpoint, base.transpose()?)),
+            (None, Some(base)) => {
+                let base = base?;
+                let again = Checkpoint::load(&base.path)?;
+                Some((base, Some(again)))
+            }
+            (None, None) => None,
         };
-        let path = checkpoint.path.display().to_string();
-        let codec =
-            checkpoint.codec.with_context(|| format!("{path} has no codec: it was not trained by wiremamba"))?;
-        let about = checkpoint.about.with_context(|| format!("{path} does not say where it comes from"))?;
-        tracing::info!(model = path, "learning begins with");
-        let weights = about.files.iter().find(|file| file.name == "model.safetensors");
-        Ok(Self {
-            store,
-            codec: Arc::from(codec),
-            params: checkpoint.params,
-            preset: about.preset.clone(),
-            weights_sha256: weights.map(|file| file.sha256.clone()),
-            lineage: about.lineage.clone(),
-            steps: versions(&config.store).last().map_or(0, |version| version.step),
-            limits,
-        })
+        let steps = versions(&model.store).last().map_or(0, |version| version.step);
+        let (in_use, base) = match in_use {
+            Some((checkpoint, base)) => (Some(InUse::from(checkpoint)?), base),
+            None => (None, None),
+        };
+        match &in_use {
+            Some(in_use) => tracing::info!(model = in_use.name, "learning begins with"),
+            None => tracing::info!("learning begins from nothing: no model.base, and an empty store"),
+        }
+        let rehearsal = match (&in_use, &base) {
+            (Some(in_use), Some(base)) => Rehearsal::open(&limits, base, in_use.codec.as_ref())?,
+            _ => None,
+        };
+        let labels = in_use.as_ref().map_or_else(|| config.labels(), |in_use| in_use.codec.labels().to_vec());
+        Ok(Self { store, config: model, limits, labels, in_use, rehearsal, moments: None, steps })
     }
 
     /// The number of a label.
     pub(super) fn label(&self, name: &str) -> Result<LabelId> {
-        mix::id(name, self.codec.as_ref())
+        mix::id(name, &self.labels)
+    }
+
+    /// The model in use.
+    pub(super) fn model(&self) -> Option<&InUse> {
+        self.in_use.as_ref()
     }
 
     /// Steps over all rounds of the store.
@@ -83,104 +130,197 @@ impl Learner {
         self.steps
     }
 
-    /// Learns from `train`, measures on `held_out`, and promotes the new weights where they are better. `between` is
-    /// called after each step. `None` when there was nothing to learn from, or it was told to stop.
-    pub(super) fn round(
-        &mut self,
-        (train, held_out): &(Vec<Sample>, Vec<Sample>),
-        stop: &AtomicBool,
-        between: &mut dyn FnMut(),
-    ) -> Result<Option<Round>> {
-        let encode = |samples: &[Sample]| Dataset::encode(self.codec.as_ref(), samples, DatasetLimits::default());
-        let (train, held_out) = (encode(train), encode(held_out));
+    /// Sets the limits of the rounds to come.
+    pub(super) fn set_limits(&mut self, limits: LearnConfig) {
+        self.limits = limits;
+    }
+
+    /// Learns from a batch, measures, and promotes the new weights where they are better and the base's own traffic is
+    /// not forgotten. `between` is called after each step. `None` when there was nothing to learn from, or no time left to
+    /// measure what was learned.
+    pub(super) fn round(&mut self, batch: &Batch, cut: &Cut<'_>, between: &mut dyn FnMut()) -> Result<Option<Round>> {
+        let in_use = match &self.in_use {
+            Some(in_use) => in_use.clone(),
+            None => self.begin(&batch.train)?,
+        };
+        let limits = self.limits.clone();
+        let encode = |samples: &[Sample]| Dataset::encode(in_use.codec.as_ref(), samples, DatasetLimits::default());
+        let mut train = encode(&batch.train);
+        let (fresh, held_out) = (encode(&batch.train[..batch.fresh]), encode(&batch.held_out));
         if train.token_count() < 2 || held_out.token_count() < 2 {
             return Ok(None);
         }
+        if let Some(rehearsal) = &mut self.rehearsal {
+            rehearsal.mix_into(&mut train, limits.rehearsal_share);
+        }
+        let fingerprint = train.fingerprint();
         let options = TrainOptions {
-            steps: self.limits.steps_per_round,
-            batch: self.limits.batch.min(train.samples().len()),
-            seq_len: self.limits.seq_len,
-            learning_rate: self.limits.learning_rate,
-            warmup_steps: self.limits.steps_per_round / WARMUP_PART,
+            steps: limits.steps_per_round,
+            batch: limits.batch.min(train.samples().len()),
+            seq_len: limits.seq_len,
+            learning_rate: limits.learning_rate,
+            warmup_steps: if self.moments.is_some() { 0 } else { limits.steps_per_round / WARMUP_PART },
             held_out_share: 0.0,
-            eval: EvalOptions { tokens_max: self.limits.held_out_tokens_max, ..EvalOptions::default() },
+            eval: eval_options(&limits),
             // Another order each round.
             seed: self.steps,
             ..TrainOptions::default()
         };
-        let fingerprint = train.fingerprint();
-        let mut trainer = Trainer::new(Box::new(CpuEngine::new(self.params.clone())?), Arc::new(train), options)?;
-        let before = trainer.evaluate(&held_out).total.bits_per_packet();
+        let engine = CpuEngine::new(in_use.params.as_ref().clone())?;
+        let mut trainer = Trainer::new(Box::new(engine), Arc::new(train), options)?;
+        if let Some((first, second, updates)) = self.moments.take() {
+            let is_restored = trainer.optimizer_mut().restore(&first, &second, updates);
+            debug_assert!(is_restored, "they are of a network of the same shape: that of the weights in use");
+        }
+        let measured = Instant::now();
+        let fresh = if fresh.token_count() < 2 { f64::NAN } else { bits(&mut trainer, &fresh) };
+        between();
+        let before = bits(&mut trainer, &held_out);
         ensure!(before.is_finite(), "the model in use gives no finite loss");
+        // Afterwards there is as much to measure again, and the rehearsal.
+        let measuring = measured.elapsed().mul_f64(1.5);
+
         let (mut tokens, mut training) = (0, Duration::ZERO);
-        for _ in 0..self.limits.steps_per_round {
+        for _ in 0..limits.steps_per_round {
             let begun = Instant::now();
             tokens += trainer.step()?.tokens;
             let took = begun.elapsed();
             training += took;
-            let resumes = Instant::now() + took.mul_f64(1.0 / self.limits.cpu_share - 1.0);
-            loop {
-                between();
-                if stop.load(Relaxed) {
-                    return Ok(None);
-                }
-                let left = resumes.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    break;
-                }
+            between();
+            let resumes = Instant::now() + took.mul_f64(1.0 / limits.cpu_share - 1.0);
+            while let left = resumes.saturating_duration_since(Instant::now())
+                && !left.is_zero()
+                && !cut.stop.load(Relaxed)
+            {
                 std::thread::sleep(left.min(LOOK));
+                between();
+            }
+            if cut.stop.load(Relaxed) && measuring > Duration::from_secs(u64::from(limits.drain_s)) {
+                return Ok(None);
+            }
+            if cut.stop.load(Relaxed) || cut.now.load(Relaxed) {
+                break;
             }
         }
-        let after = trainer.evaluate(&held_out).total.bits_per_packet();
-        let round = Round { before, after, steps: trainer.steps(), tokens, training, promoted: after < before };
+        let after = bits(&mut trainer, &held_out);
+        between();
+        let rehearsal = self.rehearsal.as_ref().map(|r| (r.base_bits(), bits(&mut trainer, r.held_out())));
+        let is_kept = rehearsal.is_none_or(|(base, now)| now <= base * (1.0 + limits.rehearsal_worse_max));
+        let was_cut = cut.now.load(Relaxed);
+        let promoted = after < before && is_kept;
+        let round =
+            Round { fresh, before, after, rehearsal, steps: trainer.steps(), tokens, training, promoted, was_cut };
         self.steps += round.steps;
-        if round.promoted {
-            self.promote(trainer.params().clone(), round, fingerprint)?;
+        if promoted {
+            self.promote(in_use, trainer.params().clone(), round, fingerprint)?;
+            let optimizer = trainer.optimizer_mut();
+            let (first, second) = optimizer.moments();
+            self.moments = Some((first.to_vec(), second.to_vec(), optimizer.updates()));
         }
         Ok(Some(round))
+    }
+
+    /// A network that knows nothing, with a codec for the first flows.
+    fn begin(&self, samples: &[Sample]) -> Result<InUse> {
+        let preset = Preset::from(self.config.preset);
+        let codec = WireCodec::fit(self.labels.clone(), self.config.strings_max, false, Plan::default(), samples)?;
+        let params = Params::init(&MambaConfig::preset(preset, codec.vocab_size()), 0);
+        Ok(InUse {
+            codec: Arc::new(codec),
+            params: Arc::new(params),
+            name: "nothing".to_owned(),
+            preset: Some(preset.name().to_owned()),
+            lineage: Vec::new(),
+            weights_sha256: None,
+        })
     }
 
     /// Goes back to the version before the one in use. Returns which.
     pub(super) fn roll_back(&mut self) -> Result<String> {
         let history = history(self.store.dir());
-        let version = &history.get(1).context("there is no version before the one in use")?.path;
-        let params = Checkpoint::load(version)?.params;
-        self.store.switch_current(version)?;
-        self.params = params;
-        Ok(format!("back to {}", version.display()))
+        let version = history.get(1).context("there is no version before the one in use")?;
+        self.switch(version).map(|name| format!("back to {name}"))
     }
 
-    fn promote(&mut self, params: Params, round: Round, data_fingerprint: String) -> Result<()> {
+    /// Uses the version called `name` from now on.
+    pub(super) fn use_version(&mut self, name: &str) -> Result<String> {
+        let all = versions(self.store.dir());
+        let is_it = |version: &&Version| version.path.file_name().is_some_and(|n| n == name);
+        let version = all.iter().find(is_it).with_context(|| format!("the store has no version {name}"))?;
+        self.switch(version).map(|name| format!("{name} is in use"))
+    }
+
+    fn switch(&mut self, version: &Version) -> Result<String> {
+        let in_use = InUse::from(Checkpoint::load(&version.path)?)?;
+        ensure!(in_use.codec.labels() == self.labels, "{} has other labels", in_use.name);
+        self.store.switch_current(&version.path)?;
+        self.moments = None;
+        Ok(self.in_use.insert(in_use).name.clone())
+    }
+
+    fn promote(&mut self, old: InUse, params: Params, round: Round, data_fingerprint: String) -> Result<()> {
         let from_step = self.steps - round.steps;
         // One entry for this store: a line a round would grow for ever.
         let live = Lineage {
             job: "live".to_owned(),
-            base_sha256: self.weights_sha256.clone(),
+            base_sha256: old.weights_sha256.clone(),
             seed: from_step,
             data_fingerprint,
             from_step,
         };
-        match self.lineage.last_mut().filter(|last| last.job == "live") {
+        let mut lineage = old.lineage.clone();
+        match lineage.last_mut().filter(|last| last.job == "live") {
             Some(last) => *last = Lineage { base_sha256: last.base_sha256.clone(), ..live },
-            None => self.lineage.push(live),
+            None => lineage.push(live),
         }
-        let metrics = BTreeMap::from([
+        let mut metrics = BTreeMap::from([
             ("held_out_bits_per_packet".to_owned(), round.after),
             ("held_out_bits_per_packet_before".to_owned(), round.before),
         ]);
+        if let Some((base, now)) = round.rehearsal {
+            metrics.insert("rehearsal_bits_per_packet".to_owned(), now);
+            metrics.insert("rehearsal_bits_per_packet_base".to_owned(), base);
+        }
         let contents = Contents {
             step: self.steps,
             params: &params,
-            codec: self.codec.as_ref(),
-            preset: self.preset.as_deref(),
+            codec: old.codec.as_ref(),
+            preset: old.preset.as_deref(),
             metrics,
-            lineage: self.lineage.clone(),
+            lineage: lineage.clone(),
             training: None,
         };
-        self.store.save(&contents).context("cannot save the promoted model")?;
-        self.params = params;
+        let path = self.store.save(&contents).context("cannot save the promoted model")?;
+        self.in_use = Some(InUse { params: Arc::new(params), name: name_of(&path), lineage, ..old });
         Ok(())
     }
+}
+
+impl InUse {
+    fn from(checkpoint: Checkpoint) -> Result<Self> {
+        let path = &checkpoint.path;
+        let codec = checkpoint
+            .codec
+            .with_context(|| format!("{} has no codec: it was not trained by wiremamba", path.display()))?;
+        let about = checkpoint.about.with_context(|| format!("{} does not say where it comes from", path.display()))?;
+        let weights = about.files.iter().find(|file| file.name == "model.safetensors");
+        Ok(Self {
+            codec: Arc::from(codec),
+            params: Arc::new(checkpoint.params),
+            name: name_of(path),
+            preset: about.preset.clone(),
+            weights_sha256: weights.map(|file| file.sha256.clone()),
+            lineage: about.lineage.clone(),
+        })
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn bits(trainer: &mut Trainer, data: &Dataset) -> f64 {
+    trainer.evaluate(data).total.bits_per_packet()
 }
 
 /// The version in use, or where that is damaged the one before; `None` in an empty store, or one of which nothing can be

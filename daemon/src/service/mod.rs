@@ -7,23 +7,35 @@ mod capture;
 pub mod config;
 pub mod control;
 mod learner;
+mod metrics;
+mod open;
+mod rehearsal;
+mod replay;
 mod samples;
+mod socket;
 
-use std::path::PathBuf;
-use std::sync::PoisonError;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 
-use capture::{Counters, Queue};
+use capture::{Counters, Labelling, Queue, Tapped};
 use config::Config;
-use control::{Listener, ORDERS_MAX, Order, Shared};
-use learner::{Learner, Round};
+use control::{ORDERS_MAX, Order, Shared, Task};
+use learner::{Cut, Learner, Round};
+use metrics::Metrics;
+use open::Opening;
+use replay::Wanted;
 use samples::{Sample, Samples, bytes};
+use socket::Socket;
+
+pub use open::serve as serve_opener;
+pub use replay::ReplayStatus;
 
 /// How long the learner waits for a flow before it looks around.
 const WAIT: Duration = Duration::from_millis(200);
@@ -45,6 +57,8 @@ pub struct Status {
     pub flows_refused: u64,
     /// Flows that are open.
     pub open_flows: u64,
+    /// Flows that wait for the learner.
+    pub queued_flows: u64,
     /// Times that an interface was lost.
     pub interfaces_lost: u64,
     /// Flows in memory: the newest, of older ones, held out.
@@ -67,55 +81,91 @@ pub struct Status {
     pub bits_per_packet_before: Option<f64>,
     /// The same after the last round.
     pub bits_per_packet: Option<f64>,
+    /// Bits per packet of flows that the last round had not learned yet, under the model before it.
+    pub fresh_bits_per_packet: Option<f64>,
+    /// That beside what was held out and known well at the promotion before; 1 is no drift.
+    pub drift: Option<f64>,
+    /// Bits per packet of the base's own traffic that is held out, and the base's own.
+    pub rehearsal_bits_per_packet: Option<f64>,
+    /// The base's own.
+    pub rehearsal_bits_per_packet_base: Option<f64>,
     /// Tokens per second of training in the last round.
     pub tokens_per_s: Option<f64>,
+    /// Steps per second of training in the last round.
+    pub steps_per_s: Option<f64>,
+    /// The version in use.
+    pub model: Option<String>,
+    /// The replay, where one is configured.
+    pub replay: Option<ReplayStatus>,
 }
 
-/// Runs until `stop`. `report` gets a status every `learn.status_s` seconds, after each round, and at the end.
+/// What the service is asked for by signals.
+#[derive(Debug, Clone, Default)]
+pub struct Signals {
+    /// To end in good order.
+    pub stop: Arc<AtomicBool>,
+    /// To read the configuration again.
+    pub reload: Arc<AtomicBool>,
+    /// To end the round at hand with what it has learned.
+    pub checkpoint: Arc<AtomicBool>,
+}
+
+/// Runs the configuration at `path` until told to stop. `report` gets a status every `learn.status_s` seconds, after each
+/// round, and at the end.
 ///
 /// # Errors
-/// An interface that cannot be opened at the start, a model or store that cannot be used. Later trouble is logged,
-/// counted and tried again.
-pub fn run(config: &Config, stop: &AtomicBool, mut report: impl FnMut(&Status)) -> Result<()> {
-    let learner = Learner::open(&config.model, config.learn.clone())?;
-    let labels = config.capture.iter().map(|c| learner.label(&c.label)).collect::<Result<Vec<_>>>()?;
-    let sources = config.capture.iter().map(capture::open).collect::<Result<Vec<_>, _>>()?;
+/// A configuration, an interface, a model or a store that cannot be used at the start. Later trouble is logged, counted
+/// and tried again.
+pub fn run(path: &Path, signals: &Signals, mut report: impl FnMut(&Status)) -> Result<()> {
+    let config = Config::read(path)?;
+    let stop = &*signals.stop;
+    let learner = Learner::open(&config)?;
+    config.labels().iter().try_for_each(|name| learner.label(name).map(drop))?;
+    let opening = config.opener.socket.clone().map_or(Opening::Here, Opening::By);
+    let tapped = config.capture.iter().enumerate().map(|(place, config)| {
+        let source = opening.capture(place, config)?;
+        let labelling = Labelling::new(config, source.linktype(), |name| learner.label(name))?;
+        Ok(Tapped { source, place, config, labelling, opening: &opening })
+    });
+    let tapped = tapped.collect::<Result<Vec<_>>>()?;
+    if let Some(replay) = &config.replay {
+        replay.mix.keys().try_for_each(|name| learner.label(name).map(drop)).context("replay.mix")?;
+    }
     let counters: Vec<Counters> = config.capture.iter().map(|_| Counters::default()).collect();
     let (sender, queue) = mpsc::sync_channel(config.learn.queue_max);
     let (order, orders) = mpsc::sync_channel(ORDERS_MAX);
-    let shared = Shared::new();
-    let listen = |path: &PathBuf| Listener::bind(path).with_context(|| format!("cannot listen at {}", path.display()));
-    let listener = config.control.socket.as_ref().map(listen).transpose()?;
+    let shared = Shared::new(config.replay.clone().map(Wanted::new));
+    let bind = |path| Socket::bind(path).with_context(|| format!("cannot listen at {}", path.display()));
+    let control = config.control.socket.as_deref().map(bind).transpose()?;
+    let metrics = Metrics::bind(&config.metrics)?;
     notify(&[NotifyState::Ready]);
-    let queued_bytes = AtomicU64::new(0);
+    let queued = Queued::default();
     std::thread::scope(|scope| {
-        // However this ends, by a panic too: otherwise the captures would be waited for for ever.
-        let _stop = StopAtEnd(stop);
-        for (((source, capture), label), counters) in
-            sources.into_iter().zip(&config.capture).zip(labels).zip(&counters)
-        {
-            let queue =
-                Queue { sender: sender.clone(), bytes: &queued_bytes, bytes_max: config.learn.memory_bytes() / 4 };
-            scope.spawn(move || capture::run(source, capture, &config.learn, label, &queue, counters, stop));
+        // However this ends, by a panic too: otherwise the other threads would be waited for for ever.
+        let _stop = StopAtEnd { stop, replay: shared.replay.as_ref() };
+        for (tapped, counters) in tapped.into_iter().zip(&counters) {
+            let bytes_max = config.learn.memory_bytes() / 4;
+            let queue = Queue { sender: sender.clone(), queued: &queued, bytes_max };
+            let learn = &config.learn;
+            scope.spawn(move || capture::run(tapped, learn, &queue, counters, stop));
         }
         drop(sender);
-        if let Some(listener) = listener {
+        if let Some(socket) = &control {
             let shared = &shared;
-            scope.spawn(move || listener.serve(shared, &order, stop));
+            scope.spawn(move || control::serve(socket, shared, &order, stop));
         }
-        let samples = Samples::new(config.learn.clone());
-        let inputs = Inputs {
-            queue,
-            queued_bytes: &queued_bytes,
-            orders,
-            counters: &counters,
-            shared: &shared,
-            started: Instant::now(),
-        };
-        let mut service = Service::new(config, learner, samples, inputs);
-        service.work(stop, &mut report);
+        if let Some(metrics) = &metrics {
+            scope.spawn(|| metrics.serve(&shared, stop));
+        }
+        if let Some(wanted) = &shared.replay {
+            scope.spawn(|| replay::run(wanted, &opening, stop));
+        }
+        let inputs =
+            Inputs { queue, queued: &queued, orders, counters: &counters, shared: &shared, started: Instant::now() };
+        let mut service = Service::new(path, config.clone(), learner, inputs);
+        service.work(signals, &mut report);
         notify(&[NotifyState::Stopping]);
-        report(&service.status());
+        service.end(&mut report);
     });
     Ok(())
 }
@@ -127,11 +177,18 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
+/// What is in the learner's queue.
+#[derive(Debug, Default)]
+struct Queued {
+    flows: AtomicU64,
+    /// Captured bytes of them.
+    bytes: AtomicU64,
+}
+
 /// What comes to the service from other threads.
 struct Inputs<'a> {
     queue: Receiver<Sample>,
-    /// Captured bytes of what is in the queue.
-    queued_bytes: &'a AtomicU64,
+    queued: &'a Queued,
     orders: Receiver<Order>,
     counters: &'a [Counters],
     shared: &'a Shared,
@@ -145,7 +202,8 @@ impl Inputs<'_> {
     }
 
     fn take(&self, sample: Sample, samples: &mut Samples) {
-        self.queued_bytes.fetch_sub(bytes(&sample), Relaxed);
+        self.queued.flows.fetch_sub(1, Relaxed);
+        self.queued.bytes.fetch_sub(bytes(&sample), Relaxed);
         samples.add(sample);
     }
 
@@ -159,22 +217,29 @@ impl Inputs<'_> {
         ret.flows = sum(|c| &c.flows);
         ret.flows_refused = sum(|c| &c.flows_refused);
         ret.open_flows = sum(|c| &c.open_flows);
+        ret.queued_flows = self.queued.flows.load(Relaxed);
         ret.interfaces_lost = sum(|c| &c.lost);
+        ret.replay = self.shared.replay.as_ref().map(Wanted::status);
     }
 }
 
 /// Tells the other threads to stop when it goes out of scope.
-struct StopAtEnd<'a>(&'a AtomicBool);
+struct StopAtEnd<'a> {
+    stop: &'a AtomicBool,
+    replay: Option<&'a Wanted>,
+}
 
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {
-        self.0.store(true, Relaxed);
+        self.stop.store(true, Relaxed);
+        self.replay.iter().for_each(|replay| replay.interrupt());
     }
 }
 
 /// The learner's side.
 struct Service<'a> {
-    config: &'a Config,
+    path: &'a Path,
+    config: Config,
     learner: Learner,
     samples: Samples,
     inputs: Inputs<'a>,
@@ -184,25 +249,40 @@ struct Service<'a> {
     promoted: u64,
     rounds_failed: u64,
     last: Option<Round>,
+    /// Held-out bits per packet of the model in use, when it was promoted.
+    known: Option<f64>,
+    drift: Option<f64>,
 }
 
 impl<'a> Service<'a> {
-    fn new(config: &'a Config, learner: Learner, samples: Samples, inputs: Inputs<'a>) -> Self {
-        Self {
-            config,
+    fn new(path: &'a Path, config: Config, learner: Learner, inputs: Inputs<'a>) -> Self {
+        let ret = Self {
+            path,
             learner,
-            samples,
+            samples: Samples::new(config.learn.clone()),
+            config,
             beats: vec![0; inputs.counters.len()],
             inputs,
             rounds: 0,
             promoted: 0,
             rounds_failed: 0,
             last: None,
+            known: None,
+            drift: None,
+        };
+        ret.publish();
+        ret
+    }
+
+    /// Lets the replay have the model in use.
+    fn publish(&self) {
+        if let (Some(replay), Some(model)) = (&self.inputs.shared.replay, self.learner.model()) {
+            replay.follow(model);
         }
     }
 
-    fn work(&mut self, stop: &AtomicBool, report: &mut dyn FnMut(&Status)) {
-        let every = Duration::from_secs(u64::from(self.config.learn.status_s));
+    fn work(&mut self, signals: &Signals, report: &mut dyn FnMut(&Status)) {
+        let stop = &*signals.stop;
         let mut reported = Instant::now();
         while !stop.load(Relaxed) {
             match self.inputs.queue.recv_timeout(WAIT) {
@@ -211,18 +291,32 @@ impl<'a> Service<'a> {
                 // Every capture ended, which they do only when told to.
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.inputs.empty_queue(&mut self.samples);
             feed_watchdog(self.inputs.counters, &mut self.beats);
-            self.inputs.orders.try_iter().for_each(|order| {
-                let outcome = self.learner.roll_back().map_err(|error| format!("{error:#}"));
+            if signals.reload.swap(false, Relaxed) {
+                self.reload();
+            }
+            let rounds = self.rounds;
+            if signals.checkpoint.swap(false, Relaxed) {
+                let outcome = self.checkpoint(signals);
+                tracing::info!("checkpoint: {}", outcome.unwrap_or_else(|error| error));
+            }
+            while let Ok(Order { task, answer }) = self.inputs.orders.try_recv() {
+                let outcome = match task {
+                    Task::Checkpoint => self.checkpoint(signals),
+                    Task::Rollback => self.switch(Learner::roll_back),
+                    Task::Promote(version) => self.switch(|learner| learner.use_version(&version)),
+                };
+                *self.inputs.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = self.status();
                 // Nobody waits any more where this fails.
-                let _ = order.answer.send(outcome);
-            });
-            let is_due = self.samples.is_due() && !self.inputs.shared.paused.load(Relaxed);
-            if is_due {
-                self.round(stop);
+                let _ = answer.send(outcome);
+            }
+            if self.samples.is_due() && !self.inputs.shared.paused.load(Relaxed) {
+                self.round(signals);
             }
             *self.inputs.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = self.status();
-            if is_due || reported.elapsed() >= every {
+            let every = Duration::from_secs(u64::from(self.config.learn.status_s));
+            if self.rounds > rounds || reported.elapsed() >= every {
                 reported = Instant::now();
                 let status = self.status();
                 notify(&[NotifyState::Status(&status.line())]);
@@ -231,22 +325,96 @@ impl<'a> Service<'a> {
         }
     }
 
-    fn round(&mut self, stop: &AtomicBool) {
+    /// Uses another version from now on.
+    fn switch(&mut self, to: impl FnOnce(&mut Learner) -> Result<String>) -> Result<String, String> {
+        let said = to(&mut self.learner).map_err(|error| format!("{error:#}"))?;
+        self.known = None;
+        self.publish();
+        Ok(said)
+    }
+
+    /// Says how it ended.
+    fn end(&self, report: &mut dyn FnMut(&Status)) {
+        report(&self.status());
+    }
+
+    /// Reads the configuration again, and takes over what can be.
+    fn reload(&mut self) {
+        let began = NotifyState::monotonic_usec_now();
+        notify(&[NotifyState::Reloading, began.unwrap_or(NotifyState::Custom(""))]);
+        match Config::read(self.path) {
+            Ok(new) => {
+                let left = self.config.needs_restart(&new);
+                self.config.take_over(new);
+                self.learner.set_limits(self.config.learn.clone());
+                self.samples.set_limits(self.config.learn.clone());
+                if let (Some(wanted), Some(replay)) = (&self.inputs.shared.replay, &self.config.replay) {
+                    wanted.configure(replay);
+                }
+                if left.is_empty() {
+                    tracing::info!("configuration read again");
+                } else {
+                    tracing::warn!("configuration read again; only a restart changes {}", left.join(", "));
+                }
+            }
+            Err(error) => tracing::error!("the configuration stays as it was: {:#}", anyhow::Error::new(error)),
+        }
+        notify(&[NotifyState::Ready]);
+    }
+
+    /// Promotes what there is to learn now, if it is better: what the round that was cut short has learned, or else a
+    /// round that begins at once.
+    fn checkpoint(&mut self, signals: &Signals) -> Result<String, String> {
+        let was_cut = self.inputs.shared.cut.swap(false, Relaxed)
+            && self.last.as_mut().is_some_and(|round| std::mem::take(&mut round.was_cut));
+        if !was_cut {
+            if !self.samples.is_possible() {
+                return Err("no flows to learn from, or none to measure by".to_owned());
+            }
+            let before = self.rounds;
+            self.round(signals);
+            if self.rounds == before {
+                return Err("the round failed, see the log".to_owned());
+            }
+        }
+        let round = self.last.as_ref().ok_or("no round yet")?;
+        let model = self.learner.model().map_or("nothing", |model| &model.name);
+        let bits = format!("{:.1} bits per packet before, {:.1} after", round.before, round.after);
+        Ok(if round.promoted { format!("{model} is in use: {bits}") } else { format!("{model} stays: {bits}") })
+    }
+
+    fn round(&mut self, signals: &Signals) {
         let batch = self.samples.take();
         // Meanwhile the queue is emptied, so that a long round loses no flows.
         let Self { learner, samples, inputs, beats, .. } = self;
+        let shared = inputs.shared;
         let mut between = || {
             inputs.empty_queue(samples);
             feed_watchdog(inputs.counters, beats);
-            inputs.count(&mut inputs.shared.status.lock().unwrap_or_else(PoisonError::into_inner));
+            // The order to end it was its own signal.
+            if signals.checkpoint.load(Relaxed) {
+                shared.cut.store(true, Relaxed);
+            }
+            inputs.count(&mut shared.status.lock().unwrap_or_else(PoisonError::into_inner));
         };
-        match learner.round(&batch, stop, &mut between) {
+        let cut = Cut { stop: &signals.stop, now: &shared.cut };
+        match learner.round(&batch, &cut, &mut between) {
             Ok(Some(round)) => {
                 self.rounds += 1;
                 self.promoted += u64::from(round.promoted);
                 let Round { before, after, promoted, .. } = round;
                 tracing::info!(promoted, "round: {before:.1} bits per packet held out before, {after:.1} after");
+                if let Some((base, now)) = round.rehearsal {
+                    tracing::info!("rehearsal: {now:.1} bits per packet, the base {base:.1}");
+                }
+                self.drift = self.known.map(|known| round.fresh / known).filter(|drift| drift.is_finite());
+                if promoted || self.known.is_none() {
+                    self.known = Some(if promoted { after } else { before });
+                }
                 self.last = Some(round);
+                if promoted {
+                    self.publish();
+                }
             }
             Ok(None) => {}
             Err(error) => {
@@ -258,6 +426,9 @@ impl<'a> Service<'a> {
 
     fn status(&self) -> Status {
         let [flows_recent, flows_reservoir, flows_held_out] = self.samples.sizes();
+        let per_second = |of: fn(&Round) -> u64| {
+            self.last.as_ref().map(|round| of(round) as f64 / round.training.as_secs_f64().max(1e-9))
+        };
         let mut ret = Status {
             flows_recent,
             flows_reservoir,
@@ -269,7 +440,13 @@ impl<'a> Service<'a> {
             steps: self.learner.steps(),
             bits_per_packet_before: self.last.map(|round| round.before),
             bits_per_packet: self.last.map(|round| if round.promoted { round.after } else { round.before }),
-            tokens_per_s: self.last.map(|round| round.tokens as f64 / round.training.as_secs_f64().max(1e-9)),
+            fresh_bits_per_packet: self.last.map(|round| round.fresh).filter(|bits| bits.is_finite()),
+            drift: self.drift,
+            rehearsal_bits_per_packet: self.last.and_then(|round| round.rehearsal).map(|(_, now)| now),
+            rehearsal_bits_per_packet_base: self.last.and_then(|round| round.rehearsal).map(|(base, _)| base),
+            tokens_per_s: per_second(|round| round.tokens),
+            steps_per_s: per_second(|round| round.steps),
+            model: self.learner.model().map(|model| model.name.clone()),
             ..Status::default()
         };
         self.inputs.count(&mut ret);

@@ -20,6 +20,16 @@ pub(super) fn bytes((_, session): &Sample) -> u64 {
     session.packets.iter().map(|p| p.packet.data.len() as u64 + PACKET_BYTES).sum()
 }
 
+/// What a round works on.
+pub(super) struct Batch {
+    /// To learn from, the newest first.
+    pub(super) train: Vec<Sample>,
+    /// How many of them no round has learned yet.
+    pub(super) fresh: usize,
+    /// To measure by, the newest first.
+    pub(super) held_out: Vec<Sample>,
+}
+
 /// Flows in memory, bounded in each part. They are never written anywhere.
 pub(super) struct Samples {
     limits: LearnConfig,
@@ -83,14 +93,14 @@ impl Samples {
     fn place(&mut self, sample: Sample) {
         if self.seen.is_multiple_of(self.limits.held_out_every as u64) {
             self.held_out.push_back(sample);
-            if self.held_out.len() > self.limits.held_out_max {
+            while self.held_out.len() > self.limits.held_out_max {
                 let oldest = self.held_out.pop_front();
                 self.release(oldest);
             }
             return;
         }
         self.recent.push_back(sample);
-        if self.recent.len() > self.limits.recent_max
+        while self.recent.len() > self.limits.recent_max
             && let Some(old) = self.recent.pop_front()
         {
             self.keep(old);
@@ -100,6 +110,10 @@ impl Samples {
     /// Vitter's algorithm R (1985): each flow that was ever offered is kept with the same chance.
     fn keep(&mut self, sample: Sample) {
         self.offered += 1;
+        while self.reservoir.len() > self.limits.reservoir_max {
+            let surplus = self.reservoir.pop();
+            self.release(surplus);
+        }
         if self.reservoir.len() < self.limits.reservoir_max {
             self.reservoir.push(sample);
         } else {
@@ -115,14 +129,27 @@ impl Samples {
 
     /// Whether enough came since the last round, and something is held out.
     pub(super) fn is_due(&self) -> bool {
-        self.fresh >= self.limits.flows_per_round && !self.held_out.is_empty() && !self.recent.is_empty()
+        self.fresh >= self.limits.flows_per_round && self.is_possible()
     }
 
-    /// What a round learns, and what it is measured by.
-    pub(super) fn take(&mut self) -> (Vec<Sample>, Vec<Sample>) {
-        self.fresh = 0;
-        let train = self.recent.iter().chain(&self.reservoir).cloned().collect();
-        (train, self.held_out.iter().cloned().collect())
+    /// Whether there is anything to learn from and to measure by.
+    pub(super) fn is_possible(&self) -> bool {
+        !self.held_out.is_empty() && !self.recent.is_empty()
+    }
+
+    /// What a round learns, and what it is measured by; the newest come first.
+    pub(super) fn take(&mut self) -> Batch {
+        let fresh = std::mem::take(&mut self.fresh).min(self.recent.len());
+        Batch {
+            train: self.recent.iter().rev().chain(&self.reservoir).cloned().collect(),
+            fresh,
+            held_out: self.held_out.iter().rev().cloned().collect(),
+        }
+    }
+
+    /// Sets the limits anew; what is too much goes when the next flow comes.
+    pub(super) fn set_limits(&mut self, limits: LearnConfig) {
+        self.limits = limits;
     }
 
     /// Flows that are kept, of each part.
@@ -190,7 +217,11 @@ mod tests {
         assert!(samples.is_due());
         let mean = samples.reservoir.iter().map(|(label, _)| f64::from(label.0)).sum::<f64>() / 200.0;
         assert!((mean - 2000.0).abs() < 300.0, "{mean}");
-        let (train, held_out) = samples.take();
-        assert_eq!((train.len(), held_out.len(), samples.is_due()), (220, 5, false));
+        let Batch { train, fresh, held_out } = samples.take();
+        assert_eq!((train.len(), fresh, held_out.len(), samples.is_due()), (220, 20, 5, false));
+        assert!(train[0].0.0 > train[19].0.0 && held_out[0].0.0 > held_out[4].0.0, "the newest come first");
+        samples.set_limits(LearnConfig { recent_max: 7, reservoir_max: 11, held_out_max: 2, ..samples.limits.clone() });
+        (0..40).for_each(|_| samples.add(flow(0, 60)));
+        assert_eq!(samples.sizes(), [7, 11, 2]);
     }
 }

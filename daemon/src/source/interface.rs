@@ -10,12 +10,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pcap::{Active, Capture, Precision};
 use wiremamba_model::packet::{LinkType, Packet, Timestamp};
 
-use super::{Next, PacketSource, SourceError, linktype_of_dlt};
+use super::{LiveSource, Next, PacketSource, SourceError, linktype_of_dlt};
 
 /// How long a partly filled block of packets waits in the kernel.
-const BLOCK_TIMEOUT: Duration = Duration::from_millis(100);
+pub(super) const BLOCK_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long [`InterfaceSource::next_packet`] waits for a packet before it says [`Next::Idle`].
-const IDLE: Duration = Duration::from_millis(200);
+pub(super) const IDLE: Duration = Duration::from_millis(200);
 
 /// How to capture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,17 +74,6 @@ impl InterfaceSource {
         Ok(Self { capture, name: name.clone(), linktype })
     }
 
-    /// What was received and dropped since the beginning.
-    pub fn stats(&mut self) -> Result<InterfaceStats, SourceError> {
-        let stats = self.capture.stats().map_err(|source| failed(&self.name, source))?;
-        let count = |n: u32| u64::from(n);
-        Ok(InterfaceStats {
-            received: count(stats.received),
-            dropped: count(stats.dropped),
-            interface_dropped: count(stats.if_dropped),
-        })
-    }
-
     /// The packet at hand, if there is one.
     fn take(&mut self) -> Result<Option<Packet>, SourceError> {
         match self.capture.next_packet() {
@@ -118,7 +107,23 @@ impl PacketSource for InterfaceSource {
     }
 }
 
-fn failed(name: &str, source: impl std::error::Error + Send + Sync + 'static) -> SourceError {
+impl LiveSource for InterfaceSource {
+    fn stats(&mut self) -> Result<InterfaceStats, SourceError> {
+        let stats = self.capture.stats().map_err(|source| failed(&self.name, source))?;
+        let count = |n: u32| u64::from(n);
+        Ok(InterfaceStats {
+            received: count(stats.received),
+            dropped: count(stats.dropped),
+            interface_dropped: count(stats.if_dropped),
+        })
+    }
+
+    fn linktype(&self) -> LinkType {
+        self.linktype
+    }
+}
+
+pub(super) fn failed(name: &str, source: impl std::error::Error + Send + Sync + 'static) -> SourceError {
     SourceError::Interface { name: name.to_owned(), source: Box::new(source) }
 }
 

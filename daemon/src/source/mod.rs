@@ -1,6 +1,6 @@
 //! Where packets come from: one trait, and its implementations.
 //!
-//! [`mod@interface`] captures live, [`mod@file`] reads one savefile, [`collection`] decides which savefiles a job reads and under which labels, [`flows`]
+//! [`mod@interface`] captures live through libpcap, [`ring`] from a socket that was handed over, [`mod@file`] reads one savefile, [`collection`] decides which savefiles a job reads and under which labels, [`flows`]
 //! reads a whole collection into labelled flows, [`model`] gives packets fresh from a checkpoint. A source judges nothing: it hands packets on as they were captured.
 
 pub mod collection;
@@ -8,6 +8,7 @@ pub mod file;
 pub mod flows;
 pub mod interface;
 pub mod model;
+pub mod ring;
 
 use wiremamba_model::packet::{LinkType, Packet};
 
@@ -16,6 +17,15 @@ pub trait PacketSource {
     /// The next packet, if there is one now. After [`Next::End`], or after an error, every further call returns
     /// [`Next::End`].
     fn next_packet(&mut self) -> Result<Next, SourceError>;
+}
+
+/// Packets from an interface, as they come. It never ends by itself; an interface that goes away is an error.
+pub trait LiveSource: PacketSource + Send {
+    /// What was received and dropped since the beginning.
+    fn stats(&mut self) -> Result<interface::InterfaceStats, SourceError>;
+
+    /// The link type of its packets.
+    fn linktype(&self) -> LinkType;
 }
 
 /// What a source has to offer at the moment; libpcap's 1, 0 and -2.
@@ -111,4 +121,13 @@ pub(crate) fn linktype_of_dlt(dlt: pcap::Linktype) -> LinkType {
         // Numbers beyond 16 bits are not in any file.
         other => LinkType(u16::try_from(other).unwrap_or(u16::MAX)),
     }
+}
+
+/// A BPF program (pcap-filter(7)) for packets of a link type.
+///
+/// # Errors
+/// `filter` is no such program, or asks for what the link type does not have.
+pub(crate) fn compile_filter(filter: &str, linktype: LinkType) -> Result<pcap::BpfProgram, pcap::Error> {
+    let dlt = if linktype == LinkType::RAW { 12 } else { i32::from(linktype.0) };
+    pcap::Capture::dead(pcap::Linktype(dlt))?.compile(filter, true)
 }

@@ -6,7 +6,8 @@ use wiremamba_model::generate::{Arrivals, GeneratedFlow, Generator, GeneratorCou
 
 use super::{Next, PacketSource, SourceError};
 
-type NextFlow = Box<dyn FnMut() -> Option<GeneratedFlow> + Send>;
+/// Where the flows come from, in the order of their starts.
+pub type NextFlow = Box<dyn FnMut() -> Option<GeneratedFlow> + Send>;
 
 /// Packets of generated flows in the order of their times. Memory does not grow with the number of flows.
 pub struct ModelSource {
@@ -32,8 +33,13 @@ impl ModelSource {
             *shared.lock().unwrap_or_else(PoisonError::into_inner) = generator.counters();
             flow
         });
+        Self { counters, ..Self::of_flows(next_flow, arrivals, packets_max) }
+    }
+
+    /// The packets of the flows that `next_flow` gives; its counters stay zero.
+    pub fn of_flows(next_flow: NextFlow, arrivals: Arrivals, packets_max: Option<u64>) -> Self {
         let timeline = Timeline::new(next_flow, arrivals, Timeline::<NextFlow>::HELD_PACKETS_MAX);
-        Self { timeline, counters, left: packets_max }
+        Self { timeline, counters: Arc::default(), left: packets_max }
     }
 
     /// What the generator did so far; it works ahead of the packets given out.

@@ -102,6 +102,16 @@ impl Dataset {
         Self { tokens: Arc::new(tokens), samples, counters }
     }
 
+    /// Adds the samples of `other` with these places, which must exist; a place may come more than once.
+    pub fn extend_from(&mut self, other: &Dataset, places: impl IntoIterator<Item = usize>) {
+        let tokens = Arc::make_mut(&mut self.tokens);
+        for sample in places.into_iter().map(|place| &other.samples[place]) {
+            let begin = tokens.len();
+            tokens.extend_from_slice(other.tokens(sample));
+            self.samples.push(Sample { range: begin..tokens.len(), ..sample.clone() });
+        }
+    }
+
     /// Splits by sample into (training, held-out).
     ///
     /// Of every label with at least two samples, `share` of them (rounded, but at least one, and never all) is held

@@ -239,6 +239,11 @@ impl Trainer {
         self.sampler.epochs()
     }
 
+    /// The optimiser, so that its moments can go on from one run to the next.
+    pub fn optimizer_mut(&mut self) -> &mut AdamW {
+        &mut self.optimizer
+    }
+
     /// What has to be saved, beside the parameters, to go on exactly.
     pub fn state(&self) -> TrainState<'_> {
         let (first_moment, second_moment) = self.optimizer.moments();

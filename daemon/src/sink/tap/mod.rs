@@ -11,6 +11,7 @@ mod link;
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -62,12 +63,21 @@ pub struct TapOptions {
     pub truncated: Truncated,
 }
 
+/// What whoever takes over a tap has to know beside the descriptor.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TapHandover {
+    name: String,
+    mtu: u32,
+}
+
 /// A held tap. Dropping it detaches; a tap it created without `persist` is gone then.
 #[derive(Debug)]
 pub struct TapSink {
     tun: File,
     name: String,
-    index: i32,
+    /// Number of the interface; `None` for one that another process opened, perhaps in another network namespace.
+    index: Option<i32>,
     created: bool,
     ipv6_quiet: bool,
     mtu: u32,
@@ -132,7 +142,7 @@ impl TapSink {
         Ok(Self {
             tun,
             name: name.to_owned(),
-            index: link.index,
+            index: Some(link.index),
             created,
             ipv6_quiet,
             mtu: link.mtu,
@@ -142,6 +152,28 @@ impl TapSink {
             longest_refused: 0,
             before: link.counters,
         })
+    }
+
+    /// The tap for another process, which need not be privileged.
+    pub fn hand_over(self) -> (OwnedFd, TapHandover) {
+        (self.tun.into(), TapHandover { name: self.name, mtu: self.mtu })
+    }
+
+    /// A tap that another process opened. The device's own counters cannot be read then.
+    pub fn adopt(tun: OwnedFd, about: TapHandover, truncated: Truncated) -> Self {
+        Self {
+            tun: tun.into(),
+            name: about.name,
+            index: None,
+            created: false,
+            ipv6_quiet: false,
+            mtu: about.mtu,
+            truncated,
+            scratch: Vec::new(),
+            report: SinkReport::default(),
+            longest_refused: 0,
+            before: DeviceCounters::default(),
+        }
     }
 
     /// The interface's name.
@@ -229,8 +261,8 @@ impl TapSink {
     /// deletes it. Both happen under the lock that the question waits for, so the answer is the final one.
     fn down_or_gone(&self) -> TapError {
         let name = self.name.clone();
-        match Link::by_index(self.index) {
-            Ok(None) => TapError::Gone { name },
+        match self.index.map(Link::by_index) {
+            Some(Ok(None)) => TapError::Gone { name },
             _ => TapError::Down { name },
         }
     }
@@ -279,9 +311,11 @@ impl PacketSink for TapSink {
     /// Reports what was sent, and what the device itself counted since the sink was opened. The device's numbers are
     /// `None` when the interface is gone. The tap stays held until the sink is dropped.
     fn finish(&mut self) -> Result<SinkReport, SinkError> {
-        let link = Link::by_index(self.index).unwrap_or_else(|errno| {
-            tracing::warn!(tap = self.name, %errno, "the tap's counters could not be read");
-            None
+        let link = self.index.and_then(|index| {
+            Link::by_index(index).unwrap_or_else(|errno| {
+                tracing::warn!(tap = self.name, %errno, "the tap's counters could not be read");
+                None
+            })
         });
         self.report.device = link.map(|link| DeviceCounters {
             rx_packets: link.counters.rx_packets.saturating_sub(self.before.rx_packets),

@@ -1,15 +1,22 @@
-//! The calls to the kernel that have no safe wrapper: attaching a file to a tap, and keeping it.
+//! The calls to the kernel that have no safe wrapper: attaching a file to a tap, and keeping it; packet sockets and their
+//! rings in [`packet`].
 //!
 //! The one module of this crate with `unsafe`. Each function is safe to call with any argument; the rest of the
 //! tap (names, link state, counters) goes through netlink in [`crate::sink::tap`] and needs none of this.
 
 #![allow(unsafe_code)]
 
+pub(crate) mod packet;
+
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 /// `_IOW('T', 202, int)` in `linux/if_tun.h`; the argument is an `ifreq` all the same.
 const TUNSETIFF: libc::c_ulong = nix::request_code_write!(b'T', 202, size_of::<libc::c_int>());
@@ -44,6 +51,49 @@ pub(crate) fn set_tun_persistent(tun: &File, persistent: bool) -> nix::Result<()
     // SAFETY: `tun` stays open for the call; the argument is a plain integer.
     unsafe { tunsetpersist(tun.as_raw_fd(), libc::c_int::from(persistent)) }?;
     Ok(())
+}
+
+/// Sockets that systemd opened for this process (sd_listen_fds(3)); the first call gets them, later ones none.
+pub(crate) fn inherited_sockets() -> Vec<OwnedFd> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Vec::new();
+    }
+    let sockets = sd_notify::listen_fds().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+    // SAFETY: the environment says that these descriptors were opened for this process, and they are taken once.
+    sockets.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
+}
+
+/// What comes on a stream until its end, at most `bytes_max` bytes, and the first descriptor with it.
+///
+/// # Errors
+/// Nothing came, or not in the time that the stream allows.
+pub(crate) fn receive_with_descriptor(stream: &UnixStream, bytes_max: usize) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+    let mut bytes = vec![0; bytes_max];
+    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let (len, descriptors) = {
+        let mut parts = [io::IoSliceMut::new(&mut bytes)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+        let descriptors: Vec<RawFd> = message
+            .cmsgs()?
+            .filter_map(|control| match control {
+                ControlMessageOwned::ScmRights(descriptors) => Some(descriptors),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        (message.bytes, descriptors)
+    };
+    if len == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    bytes.truncate(len);
+    // SAFETY: the kernel has just made these descriptors for this process, and nobody else knows of them. Those beyond
+    // the first are closed.
+    let mut owned = descriptors.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect::<Vec<_>>();
+    owned.truncate(1);
+    Ok((bytes, owned.pop()))
 }
 
 #[cfg(test)]
