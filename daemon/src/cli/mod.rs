@@ -16,6 +16,7 @@ mod service;
 mod train;
 
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -70,6 +71,12 @@ enum Command {
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Write the manual pages of the program and its commands into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        dir: PathBuf,
     },
 }
 
@@ -154,6 +161,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "wiremamba", &mut io::stdout());
             Ok(())
         }
+        Command::Man { dir } => Ok(clap_mangen::generate_to(Cli::command(), dir)?),
     }
 }
 

@@ -477,6 +477,47 @@ mod tests {
             .map(|line| line.strip_prefix('#').filter(|rest| rest.starts_with(char::is_lowercase)).unwrap_or(line))
             .fold(String::new(), |all, line| all + line + "\n");
         assert_eq!(read(&uncommented).unwrap(), said);
+        // Every example can be used as it stands.
+        let is_example = |rest: &&str| {
+            rest.starts_with('[')
+                || rest
+                    .split_once(" = ")
+                    .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        };
+        let with_examples: String = text
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(is_example).unwrap_or(line))
+            .fold(String::new(), |all, line| all + line + "\n");
+        let with_examples = read(&with_examples).unwrap();
+        assert!(with_examples.replay.is_some() && with_examples.model.base.is_some());
+        assert_eq!(with_examples.capture[0].rules.len(), 1);
+    }
+
+    #[test]
+    fn the_manual_page_and_the_file_that_is_installed_have_every_key() {
+        let page = include_str!("../../../packaging/man/wiremamba.toml.5");
+        let file = include_str!("../../../packaging/etc/wiremamba.toml");
+        let keys =
+            file.lines().filter_map(|line| line.trim_start_matches(['#', ' ']).split_once(" = ")).map(|(key, _)| key);
+        let mut count = 0;
+        for key in keys.filter(|key| key.chars().all(|c| c.is_ascii_lowercase() || c == '_')) {
+            assert!(page.contains(&format!("\n.B {key}\n")) || page.contains(&format!("\n.BR {key} ")), "{key}");
+            count += 1;
+        }
+        assert!(count > 45, "{count}");
+    }
+
+    #[test]
+    fn a_reload_takes_over_what_it_can_and_names_the_rest() {
+        let more = "[learn]\nbatch = 2\n[replay]\ntap = 't0'\n";
+        let mut config = read(&format!("{LEAST}{more}")).unwrap();
+        let text = format!("{LEAST}{more}").replace("batch = 2", "batch = 3\nidle_s = 5").replace("eth0", "eth1");
+        let new = read(&(text.replace("'t0'", "'t1'") + "flows_per_second = 9.0\n")).unwrap();
+        assert_eq!(config.needs_restart(&new), ["[[capture]]", "learn.idle_s", "replay.tap, replay.mtu"]);
+        config.take_over(new);
+        let replay = config.replay.unwrap();
+        assert_eq!((config.learn.batch, config.learn.idle_s, replay.flows_per_second), (3, 60, 9.0));
+        assert_eq!((config.capture[0].interface.as_str(), replay.tap.as_str()), ("eth0", "t0"));
     }
 
     #[test]
@@ -486,6 +527,11 @@ mod tests {
             ("[learn]\ncpu_share = 1.5\n", "learn.cpu_share is 1.5, allowed is above 0, at most 1"),
             ("[learn]\nbatch = 0\n", "learn.batch is 0"),
             ("[learn]\nbatch = 'x'\n", "batch"),
+            ("[learn]\nrehearsal_share = 1.0\n", "learn.rehearsal_share is 1, allowed is 0 to 0.9"),
+            ("[metrics]\nlisten = '0.0.0.0:1'\n", "metrics.listen is 0.0.0.0:1, allowed is an address of the loopback"),
+            ("[replay]\ntap = 't'\nflows_per_second = nan\n", "replay.flows_per_second is NaN"),
+            ("[replay]\ntap = 't'\nmix = { web = 0 }\n", "replay.mix"),
+            ("[replay]\nmtu = 9\n", "tap"),
         ] {
             let error = read(&format!("{LEAST}{more}")).unwrap_err().to_string();
             assert!(error.contains(what), "{error}");
