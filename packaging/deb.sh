@@ -48,7 +48,6 @@ for shell in bash zsh fish; do
 done
 # Compressed as Debian wants it, the same each time.
 gzip -9n $made/man/*
-gzip -9nc packaging/debian/changelog >$made/changelog.gz
 
 say "packaging"
-cargo deb --no-build --package wiremamba-daemon "${OPTIONS[@]}"
+cargo deb --no-build --strip --quiet --package wiremamba-daemon "${OPTIONS[@]}"

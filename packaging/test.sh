@@ -27,7 +27,13 @@ done
 
 need_cargo
 need_packages "${BUILD_PACKAGES[@]}" iproute2 tcpdump
-want_packages tshark suricata tcpreplay libndpi-bin python3 valgrind chromium systemd
+want_packages tshark suricata tcpreplay libndpi-bin python3 valgrind chromium systemd \
+    systemd-container debootstrap lintian
+
+if ! cargo deb --version >/dev/null 2>&1 && [ "$NO_INSTALL" = 0 ]; then
+    say "installing cargo-deb, which makes the Debian package"
+    cargo install --locked --quiet cargo-deb || ABSENT+=(cargo-deb)
+fi
 
 say "building and testing the workspace"
 cargo build --release --workspace

@@ -132,7 +132,8 @@ fn answer(client: &UnixStream, config: &Config) -> io::Result<()> {
     let (handed, descriptor) = match outcome.and_then(|wish| open(wish, config)) {
         Ok((handed, descriptor)) => (handed, Some(descriptor)),
         Err(error) => {
-            tracing::warn!("not opened: {error:#}");
+            // Whoever asked has the words, and asks again every second.
+            tracing::debug!("not opened: {error:#}");
             (Handed::Error(format!("{error:#}")), None)
         }
     };

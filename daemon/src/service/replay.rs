@@ -134,6 +134,7 @@ impl ModelSlot {
 
 /// Replays until `stop`, which has to be followed by [`Wanted::interrupt`].
 pub(super) fn run(wanted: &Wanted, opening: &Opening, stop: &AtomicBool) {
+    let mut complaint = String::new();
     while !stop.load(Relaxed) {
         // First of all: a change from now on breaks off what begins now.
         wanted.again.store(false, Relaxed);
@@ -146,10 +147,15 @@ pub(super) fn run(wanted: &Wanted, opening: &Opening, stop: &AtomicBool) {
             continue;
         }
         match play(wanted, &config, &status, opening) {
-            Ok(()) => {}
+            Ok(()) => complaint.clear(),
             Err(error) => {
                 wanted.lock().status.failed += 1;
-                tracing::warn!("replay broke off, trying again every second: {error:#}");
+                // Once for each trouble, not once a second.
+                let text = format!("{error:#}");
+                if text != complaint {
+                    tracing::warn!("replay broke off, trying again every second: {text}");
+                    complaint = text;
+                }
                 std::thread::sleep(RETRY);
             }
         }
