@@ -268,7 +268,7 @@ impl Default for LearnConfig {
             idle_s: 60,
             rehearsal: Vec::new(),
             rehearsal_share: 0.3,
-            rehearsal_packets_max: 100_000,
+            rehearsal_packets_max: 1_000_000,
             rehearsal_worse_max: 0.05,
             drain_s: 30,
             status_s: 10,

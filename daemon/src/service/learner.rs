@@ -22,6 +22,9 @@ use crate::job::mix;
 
 /// Steps of warm-up, as a part of a round, where the optimiser's moments begin at zero.
 const WARMUP_PART: u64 = 5;
+/// The smallest part of what was learned that is tried. Interpolating between the old weights and the fine-tuned ones keeps
+/// most of what both know (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+const PART_MIN: f64 = 1.0 / 16.0;
 /// Longest nap between two looks around.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -61,6 +64,8 @@ pub(super) struct Round {
     pub(super) after: f64,
     /// Bits per packet of what the base was trained on: the base's, and afterwards.
     pub(super) rehearsal: Option<(f64, f64)>,
+    /// How far from the old weights to the learned ones the new ones are.
+    pub(super) part: f64,
     pub(super) steps: u64,
     pub(super) tokens: u64,
     pub(super) training: Duration,
@@ -202,20 +207,28 @@ impl Learner {
                 break;
             }
         }
-        let after = bits(&mut trainer, &held_out);
-        between();
-        let rehearsal = self.rehearsal.as_ref().map(|r| (r.base_bits(), bits(&mut trainer, r.held_out())));
-        let is_kept = rehearsal.is_none_or(|(base, now)| now <= base * (1.0 + limits.rehearsal_worse_max));
         let was_cut = cut.now.load(Relaxed);
-        let promoted = after < before && is_kept;
-        let round =
-            Round { fresh, before, after, rehearsal, steps: trainer.steps(), tokens, training, promoted, was_cut };
+        let learned = trainer.params().data.clone();
+        let mut measured = Measured::of(&mut trainer, &held_out, self.rehearsal.as_ref(), between);
+        let mut part = 1.0;
+        // What is better here and too much worse there is taken in part.
+        while measured.after < before && measured.is_forgetful(limits.rehearsal_worse_max) && part > PART_MIN {
+            part /= 2.0;
+            let between_both =
+                in_use.params.data.iter().zip(&learned).map(|(old, new)| old + part as f32 * (new - old));
+            trainer.model_mut().set_params(&between_both.collect::<Vec<_>>());
+            measured = Measured::of(&mut trainer, &held_out, self.rehearsal.as_ref(), between);
+        }
+        let Measured { after, rehearsal } = measured;
+        let promoted = after < before && !measured.is_forgetful(limits.rehearsal_worse_max);
+        let steps = trainer.steps();
+        let round = Round { fresh, before, after, rehearsal, part, steps, tokens, training, promoted, was_cut };
         self.steps += round.steps;
         if promoted {
             self.promote(in_use, trainer.params().clone(), round, fingerprint)?;
             let optimizer = trainer.optimizer_mut();
             let (first, second) = optimizer.moments();
-            self.moments = Some((first.to_vec(), second.to_vec(), optimizer.updates()));
+            self.moments = (part == 1.0).then(|| (first.to_vec(), second.to_vec(), optimizer.updates()));
         }
         Ok(Some(round))
     }
@@ -293,6 +306,29 @@ impl Learner {
         let path = self.store.save(&contents).context("cannot save the promoted model")?;
         self.in_use = Some(InUse { params: Arc::new(params), name: name_of(&path), lineage, ..old });
         Ok(())
+    }
+}
+
+/// How good weights are.
+struct Measured {
+    /// Held-out bits per packet.
+    after: f64,
+    /// Of what the base was trained on: the base's, and theirs.
+    rehearsal: Option<(f64, f64)>,
+}
+
+impl Measured {
+    fn of(trainer: &mut Trainer, held_out: &Dataset, rehearsal: Option<&Rehearsal>, between: &mut dyn FnMut()) -> Self {
+        let after = bits(trainer, held_out);
+        between();
+        let rehearsal = rehearsal.map(|r| (r.base_bits(), bits(trainer, r.held_out())));
+        between();
+        Self { after, rehearsal }
+    }
+
+    /// Whether what the base knew became worse by more than `worse_max`.
+    fn is_forgetful(&self, worse_max: f64) -> bool {
+        self.rehearsal.is_some_and(|(base, now)| now > base * (1.0 + worse_max))
     }
 }
 

@@ -402,8 +402,8 @@ impl<'a> Service<'a> {
             Ok(Some(round)) => {
                 self.rounds += 1;
                 self.promoted += u64::from(round.promoted);
-                let Round { before, after, promoted, .. } = round;
-                tracing::info!(promoted, "round: {before:.1} bits per packet held out before, {after:.1} after");
+                let Round { before, after, promoted, part, .. } = round;
+                tracing::info!(promoted, part, "round: {before:.1} bits per packet held out before, {after:.1} after");
                 if let Some((base, now)) = round.rehearsal {
                     tracing::info!("rehearsal: {now:.1} bits per packet, the base {base:.1}");
                 }

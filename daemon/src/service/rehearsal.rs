@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use wiremamba_model::checkpoint::Checkpoint;
 use wiremamba_model::codec::Codec;
 use wiremamba_model::engine::CpuEngine;
-use wiremamba_model::train::{Dataset, DatasetLimits, EvalOptions, evaluate};
+use wiremamba_model::train::{Dataset, DatasetLimits, EvalOptions, TrainOptions, evaluate};
 
 use super::config::LearnConfig;
 use crate::job::corpus::Sample;
@@ -15,7 +15,7 @@ use crate::job::mix;
 use crate::source::collection::from_paths;
 use crate::source::flows::{ReadLimits, read_flows};
 
-/// Share of the samples that is only measured.
+/// Share of the samples that is only measured, where it is not known what the base held out.
 const HELD_OUT: f64 = 0.1;
 
 /// Captures of the base's, encoded.
@@ -45,7 +45,8 @@ impl Rehearsal {
         let labels = set.labels.iter().map(|name| mix::id(name, codec.labels())).collect::<Result<Vec<_>>>()?;
         let flows = Sample::Flow.make(std::mem::take(&mut set.flows));
         let sessions: Vec<_> = flows.into_iter().map(|(place, session)| (labels[place], session)).collect();
-        let (train, held_out) = Dataset::encode(codec, &sessions, DatasetLimits::default()).split(HELD_OUT, 0);
+        let limits = DatasetLimits { sample_tokens_max: usize::MAX, ..DatasetLimits::default() };
+        let (train, held_out) = split(Dataset::encode(codec, &sessions, limits), base);
         ensure!(train.token_count() > 1 && held_out.token_count() > 1, "learn.rehearsal holds too few flows");
         let mut engine = CpuEngine::new(base.params.clone())?;
         let base_bits = evaluate(&mut engine, &held_out, &eval_options(learn)).total.bits_per_packet();
@@ -83,6 +84,18 @@ impl Rehearsal {
     pub(super) fn base_bits(&self) -> f64 {
         self.base_bits
     }
+}
+
+/// Training and held-out samples: as the base was trained, where these are the captures that it was trained on.
+fn split(data: Dataset, base: &Checkpoint) -> (Dataset, Dataset) {
+    if let Some(trained) = base.about.as_ref().and_then(|about| about.lineage.last()) {
+        let (train, held_out) = data.clone().split(TrainOptions::default().held_out_share, trained.seed);
+        if train.fingerprint() == trained.data_fingerprint {
+            tracing::info!("rehearsal: measured on what the base itself held out");
+            return (train, held_out);
+        }
+    }
+    data.split(HELD_OUT, 0)
 }
 
 /// Limits of each measurement of a round.
