@@ -177,6 +177,12 @@ impl<'a> SmallDisk<'a> {
         assert!(mounted.success());
         Self(at)
     }
+
+    /// Mounts it anew, `ro` or `rw`.
+    fn remount(&self, how: &str) {
+        let option = format!("remount,{how}");
+        assert!(Command::new("mount").args(["-o", &option]).arg(self.0).status().unwrap().success());
+    }
 }
 
 impl Drop for SmallDisk<'_> {
@@ -204,6 +210,52 @@ fn a_full_disk_stops_promotions_and_nothing_else() {
     service.signal(Signal::SIGTERM);
     assert!(service.child.wait().unwrap().success());
     assert!(current_sequence(&store) >= 1);
+}
+
+#[test]
+fn a_store_that_cannot_be_written_stops_promotions_and_nothing_else() {
+    let Some(namespace) = namespace() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let config = base(dir.path(), "");
+    hasty(&config);
+    let store = dir.path().join("store");
+    let disk = SmallDisk::mount(&store, 64 << 20);
+    let _traffic = Endless::start(&namespace, &dir.path().join("captures/web/web.pcap"));
+    let mut service = Service::start(&namespace, &config);
+    service.until("something is promoted", |s| s["promoted"].as_u64().unwrap() >= 1);
+    disk.remount("ro");
+    let failed = service.until("rounds fail", |s| s["rounds_failed"].as_u64().unwrap() >= 1);
+    disk.remount("rw");
+    let again = service.until("they succeed again", |s| s["promoted"].as_u64() > failed["promoted"].as_u64());
+    assert!(again["packets"].as_u64() > failed["packets"].as_u64());
+    service.signal(Signal::SIGTERM);
+    assert!(service.child.wait().unwrap().success());
+    assert!(current_sequence(&store) >= 2);
+}
+
+#[test]
+fn an_interface_that_is_renamed_or_goes_down_is_captured_from_again() {
+    let Some(namespace) = namespace() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let config = base(dir.path(), "");
+    let mut service = Service::start(&namespace, &config);
+    service.until("it is up", |_| true);
+    let link = |args: &[&str]| namespace.ip(&[&["link", "set"], args].concat()).unwrap();
+    let capture = dir.path().join("captures/web/web.pcap");
+    replay(&namespace, &capture, 1);
+    let before = service.until("packets come", |s| s["packets"].as_u64().unwrap() >= 320);
+    // It is the same interface under another name, for which it has to be down for a moment.
+    link(&[TAP, "down"]);
+    link(&[TAP, "name", "wm-else0"]);
+    link(&["wm-else0", "name", TAP]);
+    std::thread::sleep(Duration::from_secs(2));
+    link(&[TAP, "up"]);
+    std::thread::sleep(Duration::from_secs(3));
+    replay(&namespace, &capture, 1);
+    let packets = |status: &Value| status["packets"].as_u64().unwrap();
+    service.until("packets come again", |s| packets(s) >= packets(&before) + 300);
+    service.signal(Signal::SIGTERM);
+    assert!(service.child.wait().unwrap().success());
 }
 
 #[test]

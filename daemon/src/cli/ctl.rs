@@ -28,7 +28,7 @@ pub(super) fn run(args: CtlArgs) -> Result<()> {
     })?;
     match answer {
         Answer::Ok { status, .. } if args.json => print_json(&status),
-        Answer::Ok { said, status } => print_text(&format!("{said}\n{}\n", status.line())),
+        Answer::Ok { said, status } => print_text(&format!("{said}\n{}", status.text())),
         Answer::Error { reason } => bail!("{reason}"),
     }
 }

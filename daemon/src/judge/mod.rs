@@ -26,6 +26,7 @@ use serde::Serialize;
 pub use captures::{CapturesReport, UnreadCapture};
 use captures::{Side, Sides};
 pub use counts::{Row, Table};
+pub(crate) use ndpi::{FlowName, ProtocolReader};
 pub use ndpi::{NdpiReport, NdpiSide};
 use program::{Known, RunError, Runner};
 pub use suricata::{SuricataReport, SuricataSide};

@@ -4,7 +4,10 @@
 //! Its lines for people are read and not its CSV: they alone give the confidence and the risks of a flow, and version
 //! 4.2 leaves unknown flows out of the CSV unless the lines are asked for as well.
 
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -111,6 +114,48 @@ impl Seen {
     }
 }
 
+/// Names the protocol of each flow that `ndpiReader` finds in a capture.
+pub(crate) struct ProtocolReader(Runner);
+
+/// A flow as nDPI names it: protocol number of the transport, and both ends.
+pub(crate) type FlowName = (u8, BTreeSet<String>);
+
+impl ProtocolReader {
+    /// The program, in one of the folders of `search`, with this much time.
+    pub(crate) fn find(search: &OsStr, limit: Duration) -> Option<Self> {
+        Runner::find(Ndpi::KNOWN.program, search, limit).map(Self)
+    }
+
+    /// The protocols (`TLS.Google`) of the flows of a capture; unknown ones are left out.
+    ///
+    /// # Errors
+    /// The program fails, or takes too long.
+    pub(crate) fn read(&self, capture: &Path, folder: &Path) -> anyhow::Result<HashMap<FlowName, String>> {
+        let mut ret = HashMap::new();
+        let mut command = self.0.command(folder);
+        command.args(["-d", "-q", "-v", "2", "-i"]).arg(capture);
+        self.0.run(&mut command, |line| {
+            ret.extend(named_flow(line).filter(|(_, protocol)| protocol != UNKNOWN));
+        })?;
+        Ok(ret)
+    }
+}
+
+/// The name of the flow of a line, and its protocol.
+fn named_flow(line: &str) -> Option<(FlowName, String)> {
+    let protocol = bracketed(line, "[proto: ")?;
+    let protocol = protocol.split_once('/').map_or(protocol, |(_, name)| name).to_owned();
+    // A number, the transport, then both ends around an arrow.
+    let mut words = line.split_whitespace().skip(1);
+    let transport = match words.next()? {
+        "TCP" => 6,
+        "UDP" => 17,
+        _ => return None,
+    };
+    let (one, arrow, other) = (words.next()?, words.next()?, words.next()?);
+    arrow.ends_with('>').then(|| ((transport, [one, other].map(str::to_owned).into()), protocol))
+}
+
 /// What is between `opening` and the next bracket.
 fn bracketed<'a>(line: &'a str, opening: &str) -> Option<&'a str> {
     let (_, after) = line.split_once(opening)?;
@@ -120,6 +165,15 @@ fn bracketed<'a>(line: &'a str, opening: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_names_its_flow() {
+        let line = "\t7\tUDP [2001:db8::1]:5353 -> [ff02::fb]:5353 [proto: 8/MDNS][ClearText]";
+        let ends = ["[2001:db8::1]:5353", "[ff02::fb]:5353"].map(str::to_owned).into();
+        assert_eq!(named_flow(line), Some(((17, ends), "MDNS".to_owned())));
+        assert_eq!(named_flow("\t7\tICMP 1.1.1.1 -> 2.2.2.2 [proto: 81/ICMP]"), None);
+        assert_eq!(named_flow("[proto: 1/X]"), None);
+    }
 
     /// Lines in the form of ndpiReader 4.2.
     #[test]

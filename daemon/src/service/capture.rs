@@ -11,8 +11,9 @@ use wiremamba_model::flow::{Flow, FlowLimits, FlowTable, Session};
 use wiremamba_model::packet::LinkType;
 
 use super::config::{CaptureConfig, LearnConfig};
+use super::keep::Keep;
 use super::open::Opening;
-use super::samples::{Sample, bytes};
+use super::samples::{Sample, bytes, is_answered};
 use crate::source::interface::InterfaceStats;
 use crate::source::{LiveSource, Next, compile_filter};
 
@@ -39,15 +40,17 @@ pub(super) struct Counters {
 pub(super) struct Queue<'a> {
     pub(super) sender: SyncSender<Sample>,
     pub(super) queued: &'a super::Queued,
+    pub(super) flows_max: u64,
     pub(super) bytes_max: u64,
 }
 
 impl Queue<'_> {
-    /// Puts a flow in; `false` where there is no room.
+    /// Puts a flow in; `false` where there is no room. Half of the room is for flows that somebody answered.
     fn put(&self, sample: Sample) -> bool {
         let more = bytes(&sample);
-        self.queued.flows.fetch_add(1, Relaxed);
-        if self.queued.bytes.fetch_add(more, Relaxed) + more <= self.bytes_max {
+        let part = if is_answered(&sample) { 1 } else { 2 };
+        let is_room_for_one = self.queued.flows.fetch_add(1, Relaxed) < self.flows_max / part;
+        if self.queued.bytes.fetch_add(more, Relaxed) + more <= self.bytes_max / part && is_room_for_one {
             match self.sender.try_send(sample) {
                 Ok(()) => return true,
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
@@ -106,6 +109,10 @@ pub(super) struct Tapped<'a> {
 pub(super) fn run(tapped: Tapped<'_>, limits: &LearnConfig, queue: &Queue<'_>, counters: &Counters, stop: &AtomicBool) {
     let Tapped { mut source, place, config, labelling, opening } = tapped;
     let mut table = FlowTable::new(flow_limits(limits));
+    let mut keep = config
+        .keep_captures
+        .as_ref()
+        .map(|folder| Keep::new(folder, &config.interface, config.keep_captures_mib << 20));
     let idle_max = Duration::from_secs(u64::from(limits.idle_s));
     let mut hand_on = |flow: Flow| {
         counters.flows.fetch_add(1, Relaxed);
@@ -122,6 +129,9 @@ pub(super) fn run(tapped: Tapped<'_>, limits: &LearnConfig, queue: &Queue<'_>, c
             Ok(Next::Packet(packet)) => {
                 last_packet = Instant::now();
                 counters.packets.fetch_add(1, Relaxed);
+                if let Some(keep) = &mut keep {
+                    keep.add(&packet);
+                }
                 table.push(packet, &mut hand_on);
             }
             // The table is driven by packets' times; on a silent link every flow is over after its idle time.
@@ -153,6 +163,7 @@ fn flow_limits(limits: &LearnConfig) -> FlowLimits {
     let idle_ns = i64::from(limits.idle_s) * 1_000_000_000;
     FlowLimits {
         buffered_bytes_max: limits.open_flows_mib << 20,
+        active_timeout_ns: i64::from(limits.active_s) * 1_000_000_000,
         tcp_idle_timeout_ns: idle_ns,
         udp_idle_timeout_ns: idle_ns,
         other_idle_timeout_ns: idle_ns,

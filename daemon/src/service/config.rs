@@ -143,6 +143,15 @@ pub struct CaptureConfig {
     /// Whether frames for others are taken too.
     #[serde(default)]
     pub promiscuous: bool,
+    /// Folder for savefiles of what is captured; none by default, so that packets stay in memory.
+    pub keep_captures: Option<PathBuf>,
+    /// What they take at most; the oldest make room.
+    #[serde(default = "keep_captures_mib")]
+    pub keep_captures_mib: u64,
+}
+
+fn keep_captures_mib() -> u64 {
+    1024
 }
 
 fn snaplen() -> u32 {
@@ -234,6 +243,11 @@ pub struct LearnConfig {
     pub open_flows_mib: u64,
     /// Seconds after which a flow without packets is over.
     pub idle_s: u32,
+    /// Seconds after which a flow that goes on is learned, and its rest taken for another.
+    pub active_s: u32,
+    /// Labels of flows that nDPI knows, by its name of their protocol (`TLS`, or `TLS.Google`). The program `ndpiReader` is
+    /// asked; it reads packets from memory.
+    pub ndpi: BTreeMap<String, String>,
     /// Captures (files, folders; a folder names the label) of what the base was trained on, so that it is not forgotten.
     pub rehearsal: Vec<PathBuf>,
     /// Share of them in what a round learns from, in packets.
@@ -266,6 +280,8 @@ impl Default for LearnConfig {
             queue_max: 4096,
             open_flows_mib: 256,
             idle_s: 60,
+            active_s: 300,
+            ndpi: BTreeMap::new(),
             rehearsal: Vec::new(),
             rehearsal_share: 0.3,
             rehearsal_packets_max: 1_000_000,
@@ -327,7 +343,8 @@ impl CaptureConfig {
 impl Config {
     /// Every label of the captures, sorted.
     pub fn labels(&self) -> Vec<String> {
-        let labels: BTreeSet<&str> = self.capture.iter().flat_map(CaptureConfig::labels).collect();
+        let ndpi = self.learn.ndpi.values().map(String::as_str);
+        let labels: BTreeSet<&str> = self.capture.iter().flat_map(CaptureConfig::labels).chain(ndpi).collect();
         labels.into_iter().map(str::to_owned).collect()
     }
 
@@ -341,6 +358,8 @@ impl Config {
             ("learn.queue_max", a.queue_max != b.queue_max),
             ("learn.open_flows_mib", a.open_flows_mib != b.open_flows_mib),
             ("learn.idle_s", a.idle_s != b.idle_s),
+            ("learn.active_s", a.active_s != b.active_s),
+            ("learn.ndpi", a.ndpi != b.ndpi),
             ("learn.rehearsal", a.rehearsal != b.rehearsal || a.rehearsal_packets_max != b.rehearsal_packets_max),
             ("replay.tap, replay.mtu", tap(self) != tap(new)),
             ("[control]", self.control != new.control),
@@ -360,6 +379,8 @@ impl Config {
             queue_max: old.queue_max,
             open_flows_mib: old.open_flows_mib,
             idle_s: old.idle_s,
+            active_s: old.active_s,
+            ndpi: old.ndpi.clone(),
             rehearsal: old.rehearsal.clone(),
             rehearsal_packets_max: old.rehearsal_packets_max,
             ..learn
@@ -394,6 +415,7 @@ impl Config {
             ("learn.queue_max", l.queue_max),
             ("learn.open_flows_mib", l.open_flows_mib as usize),
             ("learn.idle_s", l.idle_s as usize),
+            ("learn.active_s", l.active_s as usize),
             ("learn.status_s", l.status_s as usize),
         ];
         let error = |key, found: String, allowed| ConfigError::Range { path: path.to_owned(), key, found, allowed };
@@ -408,6 +430,9 @@ impl Config {
         }
         if !(l.cpu_share > 0.0 && l.cpu_share <= 1.0) {
             return Err(error("learn.cpu_share", l.cpu_share.to_string(), "above 0, at most 1"));
+        }
+        if self.capture.iter().any(|capture| capture.keep_captures_mib == 0) {
+            return Err(error("capture.keep_captures_mib", "0".to_owned(), "at least 1"));
         }
         let is_positive = |x: f64| x > 0.0 && x.is_finite();
         if !is_positive(l.learning_rate) {

@@ -373,3 +373,16 @@ fn in_use(store: &Path) -> Option<Checkpoint> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forgetting_is_measured_against_the_base() {
+        let measured = |now| Measured { after: 1.0, rehearsal: Some((40.0, now)) };
+        assert!(!measured(41.9).is_forgetful(0.05) && measured(42.1).is_forgetful(0.05));
+        assert!(measured(40.1).is_forgetful(0.0) && !measured(39.0).is_forgetful(0.0));
+        assert!(!Measured { after: 1.0, rehearsal: None }.is_forgetful(0.0));
+    }
+}

@@ -6,13 +6,16 @@
 mod capture;
 pub mod config;
 pub mod control;
+mod keep;
 mod learner;
 mod metrics;
+mod ndpi;
 mod open;
 mod rehearsal;
 mod replay;
 mod samples;
 mod socket;
+mod status;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -22,13 +25,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
-use serde::{Deserialize, Serialize};
 
 use capture::{Counters, Labelling, Queue, Tapped};
 use config::Config;
 use control::{ORDERS_MAX, Order, Shared, Task};
 use learner::{Cut, Learner, Round};
 use metrics::Metrics;
+use ndpi::Naming;
 use open::Opening;
 use replay::Wanted;
 use samples::{Sample, Samples, bytes};
@@ -36,68 +39,10 @@ use socket::Socket;
 
 pub use open::serve as serve_opener;
 pub use replay::ReplayStatus;
+pub use status::Status;
 
 /// How long the learner waits for a flow before it looks around.
 const WAIT: Duration = Duration::from_millis(200);
-
-/// What the service is doing. Counters are since its start.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Status {
-    /// Seconds since the start.
-    pub uptime_s: f64,
-    /// Whether it was told to learn no more.
-    pub paused: bool,
-    /// Packets captured.
-    pub packets: u64,
-    /// Packets that the kernel or an interface dropped.
-    pub packets_dropped: u64,
-    /// Flows that ended.
-    pub flows: u64,
-    /// Flows that the queue had no room for.
-    pub flows_refused: u64,
-    /// Flows that are open.
-    pub open_flows: u64,
-    /// Flows that wait for the learner.
-    pub queued_flows: u64,
-    /// Times that an interface was lost.
-    pub interfaces_lost: u64,
-    /// Flows in memory: the newest, of older ones, held out.
-    pub flows_recent: usize,
-    /// Flows drawn from older ones.
-    pub flows_reservoir: usize,
-    /// Flows that are only measured.
-    pub flows_held_out: usize,
-    /// Flows that were dropped so that the others stay within `learn.memory_mib`.
-    pub flows_forgotten: u64,
-    /// Rounds of training.
-    pub rounds: u64,
-    /// Those whose weights were promoted.
-    pub promoted: u64,
-    /// Rounds that failed, such as for a full disk.
-    pub rounds_failed: u64,
-    /// Steps over the life of the store.
-    pub steps: u64,
-    /// Held-out bits per packet before the last round: how well the model in use knows the traffic of now.
-    pub bits_per_packet_before: Option<f64>,
-    /// The same after the last round.
-    pub bits_per_packet: Option<f64>,
-    /// Bits per packet of flows that the last round had not learned yet, under the model before it.
-    pub fresh_bits_per_packet: Option<f64>,
-    /// That beside what was held out and known well at the promotion before; 1 is no drift.
-    pub drift: Option<f64>,
-    /// Bits per packet of the base's own traffic that is held out, and the base's own.
-    pub rehearsal_bits_per_packet: Option<f64>,
-    /// The base's own.
-    pub rehearsal_bits_per_packet_base: Option<f64>,
-    /// Tokens per second of training in the last round.
-    pub tokens_per_s: Option<f64>,
-    /// Steps per second of training in the last round.
-    pub steps_per_s: Option<f64>,
-    /// The version in use.
-    pub model: Option<String>,
-    /// The replay, where one is configured.
-    pub replay: Option<ReplayStatus>,
-}
 
 /// What the service is asked for by signals.
 #[derive(Debug, Clone, Default)]
@@ -131,6 +76,8 @@ pub fn run(path: &Path, signals: &Signals, mut report: impl FnMut(&Status)) -> R
     if let Some(replay) = &config.replay {
         replay.mix.keys().try_for_each(|name| learner.label(name).map(drop)).context("replay.mix")?;
     }
+    let named = config.learn.ndpi.iter().map(|(name, label)| Ok((name.clone(), learner.label(label)?)));
+    let naming = Naming::new(named.collect::<Result<_>>()?)?;
     let counters: Vec<Counters> = config.capture.iter().map(|_| Counters::default()).collect();
     let (sender, queue) = mpsc::sync_channel(config.learn.queue_max);
     let (order, orders) = mpsc::sync_channel(ORDERS_MAX);
@@ -145,7 +92,8 @@ pub fn run(path: &Path, signals: &Signals, mut report: impl FnMut(&Status)) -> R
         let _stop = StopAtEnd { stop, replay: shared.replay.as_ref() };
         for (tapped, counters) in tapped.into_iter().zip(&counters) {
             let bytes_max = config.learn.memory_bytes() / 4;
-            let queue = Queue { sender: sender.clone(), queued: &queued, bytes_max };
+            let flows_max = config.learn.queue_max as u64;
+            let queue = Queue { sender: sender.clone(), queued: &queued, flows_max, bytes_max };
             let learn = &config.learn;
             scope.spawn(move || capture::run(tapped, learn, &queue, counters, stop));
         }
@@ -160,8 +108,15 @@ pub fn run(path: &Path, signals: &Signals, mut report: impl FnMut(&Status)) -> R
         if let Some(wanted) = &shared.replay {
             scope.spawn(|| replay::run(wanted, &opening, stop));
         }
-        let inputs =
-            Inputs { queue, queued: &queued, orders, counters: &counters, shared: &shared, started: Instant::now() };
+        let inputs = Inputs {
+            queue,
+            naming,
+            queued: &queued,
+            orders,
+            counters: &counters,
+            shared: &shared,
+            started: Instant::now(),
+        };
         let mut service = Service::new(path, config.clone(), learner, inputs);
         service.work(signals, &mut report);
         notify(&[NotifyState::Stopping]);
@@ -188,6 +143,7 @@ struct Queued {
 /// What comes to the service from other threads.
 struct Inputs<'a> {
     queue: Receiver<Sample>,
+    naming: Option<Naming>,
     queued: &'a Queued,
     orders: Receiver<Order>,
     counters: &'a [Counters],
@@ -197,14 +153,20 @@ struct Inputs<'a> {
 
 impl Inputs<'_> {
     /// Everything that waits, without waiting for more.
-    fn empty_queue(&self, samples: &mut Samples) {
-        self.queue.try_iter().for_each(|sample| self.take(sample, samples));
+    fn empty_queue(&mut self, samples: &mut Samples) {
+        while let Ok(sample) = self.queue.try_recv() {
+            self.take(sample, samples);
+        }
+        self.naming.iter_mut().flat_map(Naming::due).for_each(|sample| samples.add(sample));
     }
 
-    fn take(&self, sample: Sample, samples: &mut Samples) {
+    fn take(&mut self, sample: Sample, samples: &mut Samples) {
         self.queued.flows.fetch_sub(1, Relaxed);
         self.queued.bytes.fetch_sub(bytes(&sample), Relaxed);
-        samples.add(sample);
+        match &mut self.naming {
+            Some(naming) => naming.add(sample).into_iter().for_each(|sample| samples.add(sample)),
+            None => samples.add(sample),
+        }
     }
 
     /// What other threads counted.
@@ -460,22 +422,5 @@ fn feed_watchdog(counters: &[Counters], beats: &mut Vec<u64>) {
     if now.iter().zip(&*beats).all(|(now, then)| now > then) {
         *beats = now;
         notify(&[NotifyState::Watchdog]);
-    }
-}
-
-impl Status {
-    /// The status in a line.
-    pub fn line(&self) -> String {
-        let bits = self.bits_per_packet.map_or_else(|| "-".to_owned(), |bits| format!("{bits:.1}"));
-        format!(
-            "{} packets ({} dropped), {} flows ({} refused), {} rounds ({} promoted, {} failed), {bits} bits/packet held out",
-            self.packets,
-            self.packets_dropped,
-            self.flows,
-            self.flows_refused,
-            self.rounds,
-            self.promoted,
-            self.rounds_failed
-        )
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use wiremamba_model::codec::LabelId;
-use wiremamba_model::flow::Session;
+use wiremamba_model::flow::{Direction, Session, SessionPacket};
 
 use super::config::LearnConfig;
 
@@ -14,6 +14,16 @@ pub(super) type Sample = (LabelId, Session);
 
 /// What a packet takes in memory beside its bytes.
 const PACKET_BYTES: u64 = 80;
+
+/// Of the newest and of the held-out flows, one in so many may be one that nobody answered: a scan or a flood has many of
+/// them, and should not be all that is learned.
+const UNANSWERED_PART: usize = 4;
+
+/// Whether both sides have said something.
+pub(super) fn is_answered((_, session): &Sample) -> bool {
+    let is_resp = |packet: &SessionPacket| packet.direction == Direction::Resp;
+    session.packets.iter().any(is_resp)
+}
 
 /// What a flow takes in memory, about.
 pub(super) fn bytes((_, session): &Sample) -> u64 {
@@ -41,6 +51,8 @@ pub(super) struct Samples {
     seen: u64,
     /// Flows since the last round.
     fresh: usize,
+    /// Those of the newest that nobody answered.
+    unanswered_recent: usize,
     /// What all flows take, and those that were dropped because it was too much.
     bytes: u64,
     forgotten: u64,
@@ -57,6 +69,7 @@ impl Samples {
             offered: 0,
             seen: 0,
             fresh: 0,
+            unanswered_recent: 0,
             bytes: 0,
             forgotten: 0,
             rng: ChaCha8Rng::seed_from_u64(0),
@@ -64,6 +77,11 @@ impl Samples {
     }
 
     pub(super) fn add(&mut self, sample: Sample) {
+        let unanswered_max = (self.limits.recent_max / UNANSWERED_PART).max(1);
+        if !is_answered(&sample) && self.unanswered_recent >= unanswered_max {
+            self.forgotten += 1;
+            return;
+        }
         self.seen += 1;
         self.fresh += 1;
         self.bytes += bytes(&sample);
@@ -72,7 +90,7 @@ impl Samples {
             // Older flows first; of each part one stays, so that there is something to learn and to measure.
             let oldest = match (self.reservoir.len(), self.recent.len(), self.held_out.len()) {
                 (1.., _, _) => self.reservoir.pop(),
-                (_, 2.., _) => self.recent.pop_front(),
+                (_, 2.., _) => self.pop_recent(),
                 (_, _, 2..) => self.held_out.pop_front(),
                 _ => return,
             };
@@ -81,7 +99,7 @@ impl Samples {
         }
     }
 
-    /// Flows that were dropped to stay within memory.
+    /// Flows that were dropped to stay within memory, or because too many are like them.
     pub(super) fn forgotten(&self) -> u64 {
         self.forgotten
     }
@@ -99,12 +117,20 @@ impl Samples {
             }
             return;
         }
+        self.unanswered_recent += usize::from(!is_answered(&sample));
         self.recent.push_back(sample);
         while self.recent.len() > self.limits.recent_max
-            && let Some(old) = self.recent.pop_front()
+            && let Some(old) = self.pop_recent()
         {
             self.keep(old);
         }
+    }
+
+    /// The oldest of the newest.
+    fn pop_recent(&mut self) -> Option<Sample> {
+        let oldest = self.recent.pop_front();
+        self.unanswered_recent -= usize::from(oldest.as_ref().is_some_and(|sample| !is_answered(sample)));
+        oldest
     }
 
     /// Vitter's algorithm R (1985): each flow that was ever offered is kept with the same chance.
@@ -175,7 +201,7 @@ mod tests {
         };
         let data = vec![0; packet_bytes];
         let packet = Packet { ts: Timestamp(0), linktype: LinkType::ETHERNET, len: data.len() as u32, data };
-        let packets = vec![SessionPacket { flow: 0, direction: Direction::Orig, packet }];
+        let packets = vec![SessionPacket { flow: 0, direction: Direction::Resp, packet }];
         (LabelId(label), Session { flows: vec![tuple], packets })
     }
 
@@ -200,6 +226,27 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_is_not_all_that_is_learned() {
+        let mut samples = Samples::new(LearnConfig { recent_max: 100, ..LearnConfig::default() });
+        let one_sided = || {
+            let (label, mut session) = flow(1, 60);
+            session.packets[0].direction = Direction::Orig;
+            (label, session)
+        };
+        for i in 0..5000 {
+            samples.add(one_sided());
+            if i % 20 == 0 {
+                samples.add(flow(0, 60));
+            }
+        }
+        let of_flood = samples.recent.iter().filter(|sample| !is_answered(sample)).count();
+        assert!(samples.recent.len() == 100 && of_flood <= 25, "{of_flood} of {}", samples.recent.len());
+        assert_eq!(samples.unanswered_recent, of_flood);
+        assert!(samples.held_out.iter().filter(|sample| is_answered(sample)).count() > 10);
+        assert!(samples.forgotten() > 4000);
+    }
+
+    #[test]
     fn every_part_has_its_limit_and_the_reservoir_is_even() {
         let limits = LearnConfig {
             held_out_every: 10,
@@ -211,7 +258,7 @@ mod tests {
         };
         let mut samples = Samples::new(limits);
         for i in 0..4000_u16 {
-            samples.add((LabelId(i), Session { flows: Vec::new(), packets: Vec::new() }));
+            samples.add(flow(i, 0));
         }
         assert_eq!(samples.sizes(), [20, 200, 5]);
         assert!(samples.is_due());

@@ -80,7 +80,7 @@ pub enum FlowEnd {
     Closed,
     /// No packet for the idle timeout, by packet time.
     Idle,
-    /// The table, or the flow, was at its limit.
+    /// The table, or the flow, was at its limit of packets or of time.
     Evicted,
     /// The input ended.
     EndOfInput,

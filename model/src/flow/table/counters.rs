@@ -10,7 +10,8 @@ const SECOND_NS: i64 = 1_000_000_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FlowLimits {
-    /// Flows in the table at once. Beyond it the least recently used flow is evicted. Default 65,536.
+    /// Flows in the table at once. Beyond it a flow is evicted: the least recently used of those of which one side
+    /// has said nothing, else of all. Default 65,536.
     pub flows_max: usize,
     /// Packets of one flow. A flow that gets more is handed out, and its further packets are counted and dropped
     /// until it ends. Default 16,384; the longest trace in the paper has 1,081.
@@ -28,6 +29,9 @@ pub struct FlowLimits {
     /// Idle timeout of any other flow in nanoseconds of packet time. Default 60 s, Zeek's
     /// `icmp_inactivity_timeout` (1 min).
     pub other_idle_timeout_ns: i64,
+    /// How long a flow may go on, in nanoseconds of packet time, before it is handed out and another begins: the active
+    /// timeout of RFC 3954, for flows that never end. Default none.
+    pub active_timeout_ns: i64,
     /// How long a TCP flow that has ended still takes packets in (the last ACK, repeated segments), in nanoseconds
     /// of packet time. Default 5 s, Zeek's `tcp_close_delay`.
     pub tcp_linger_ns: i64,
@@ -43,6 +47,7 @@ impl Default for FlowLimits {
             tcp_idle_timeout_ns: 300 * SECOND_NS,
             udp_idle_timeout_ns: 60 * SECOND_NS,
             other_idle_timeout_ns: 60 * SECOND_NS,
+            active_timeout_ns: i64::MAX,
             tcp_linger_ns: 5 * SECOND_NS,
         }
     }

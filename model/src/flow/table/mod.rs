@@ -120,16 +120,17 @@ impl FlowTable {
         if let Some(&slot) = self.by_key.get(&key) {
             let entry = self.slots.entry(slot);
             let is_new = self.is_over(entry, now) || (entry.class == Class::Closed && is_first_syn(packet));
-            if !is_new {
+            let is_long = now.nanos_since(entry.first_seen) > self.limits.active_timeout_ns;
+            if !is_new && !is_long {
                 return slot;
             }
-            self.take_out(slot, FlowEnd::Idle, done);
+            self.take_out(slot, if is_new { FlowEnd::Idle } else { FlowEnd::Evicted }, done);
         }
         if self.slots.len() >= self.limits.flows_max {
             self.evict(done);
         }
         self.opened += 1;
-        let slot = self.slots.insert(Entry::new(packet.tuple, class(packet.tuple), self.opened, now));
+        let slot = self.slots.insert(Entry::new(packet.tuple, class(packet.tuple, false), self.opened, now));
         self.by_key.insert(key, slot);
         slot
     }
@@ -147,7 +148,8 @@ impl FlowTable {
                 entry.closed = true;
             }
         }
-        let class = if entry.closed { Class::Closed } else { entry.class };
+        entry.answered |= direction == Direction::Resp;
+        let class = if entry.closed { Class::Closed } else { class(entry.tuple, entry.answered) };
         if entry.packets.len() == self.limits.packets_per_flow_max {
             entry.full = true;
             self.hand_out(slot, FlowEnd::Evicted, done);
@@ -219,19 +221,22 @@ impl FlowTable {
 
     fn timeout_ns(&self, class: Class) -> i64 {
         match class {
-            Class::Tcp => self.limits.tcp_idle_timeout_ns,
-            Class::Udp => self.limits.udp_idle_timeout_ns,
-            Class::Other => self.limits.other_idle_timeout_ns,
+            Class::Tcp | Class::UnansweredTcp => self.limits.tcp_idle_timeout_ns,
+            Class::Udp | Class::UnansweredUdp => self.limits.udp_idle_timeout_ns,
+            Class::Other | Class::UnansweredOther => self.limits.other_idle_timeout_ns,
             Class::Closed => self.limits.tcp_linger_ns,
         }
     }
 }
 
-fn class(tuple: FiveTuple) -> Class {
-    match IpNumber(tuple.protocol) {
-        IpNumber::TCP => Class::Tcp,
-        IpNumber::UDP => Class::Udp,
-        _ => Class::Other,
+fn class(tuple: FiveTuple, answered: bool) -> Class {
+    match (IpNumber(tuple.protocol), answered) {
+        (IpNumber::TCP, true) => Class::Tcp,
+        (IpNumber::TCP, false) => Class::UnansweredTcp,
+        (IpNumber::UDP, true) => Class::Udp,
+        (IpNumber::UDP, false) => Class::UnansweredUdp,
+        (_, true) => Class::Other,
+        (_, false) => Class::UnansweredOther,
     }
 }
 

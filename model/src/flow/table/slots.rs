@@ -10,18 +10,33 @@ use crate::packet::{Packet, Timestamp};
 pub(super) type Slot = u32;
 const NONE: Slot = Slot::MAX;
 
-/// Which timeout a flow has; each class has its own list, and in each list the first flow is the first to expire.
+/// Which timeout a flow has, and how soon it can be spared; each class has its own list, and in each list the first flow is
+/// the first to expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     Tcp,
     Udp,
     Other,
+    /// Flows of which one side has said nothing yet.
+    UnansweredTcp,
+    UnansweredUdp,
+    UnansweredOther,
     /// TCP flows that have ended and wait for stragglers.
     Closed,
 }
 
 impl Class {
-    pub(super) const ALL: [Class; 4] = [Class::Closed, Class::Tcp, Class::Udp, Class::Other];
+    pub(super) const ALL: [Class; 7] = [
+        Class::Closed,
+        Class::UnansweredTcp,
+        Class::UnansweredUdp,
+        Class::UnansweredOther,
+        Class::Tcp,
+        Class::Udp,
+        Class::Other,
+    ];
+    const UNANSWERED: [Class; 3] = [Class::UnansweredTcp, Class::UnansweredUdp, Class::UnansweredOther];
+    const ANSWERED: [Class; 3] = [Class::Tcp, Class::Udp, Class::Other];
 }
 
 /// A flow that is being put together.
@@ -32,10 +47,14 @@ pub(super) struct Entry {
     pub(super) packets: Vec<(Direction, Packet)>,
     /// Captured bytes in `packets`.
     pub(super) bytes: u64,
+    /// Time of the flow's first packet.
+    pub(super) first_seen: Timestamp,
     /// The latest time seen in the flow; a packet with an earlier time does not move it back.
     pub(super) last_seen: Timestamp,
     /// Order in which flows were opened.
     pub(super) opened: u64,
+    /// Whether both sides have sent something.
+    pub(super) answered: bool,
     pub(super) fin_orig: bool,
     pub(super) fin_resp: bool,
     /// Whether TCP has ended. The list follows with the next [`Slots::touch`].
@@ -55,8 +74,10 @@ impl Entry {
             tuple,
             packets: Vec::new(),
             bytes: 0,
+            first_seen: now,
             last_seen: now,
             opened,
+            answered: false,
             fin_orig: false,
             fin_resp: false,
             closed: false,
@@ -81,13 +102,18 @@ struct Ends {
 pub(super) struct Slots {
     entries: Vec<Option<Entry>>,
     free: Vec<Slot>,
-    lists: [Ends; 4],
+    lists: [Ends; Class::ALL.len()],
     touches: u64,
 }
 
 impl Slots {
     pub(super) fn new() -> Self {
-        Self { entries: Vec::new(), free: Vec::new(), lists: [Ends { first: NONE, last: NONE }; 4], touches: 0 }
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            lists: [Ends { first: NONE, last: NONE }; Class::ALL.len()],
+            touches: 0,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -132,10 +158,15 @@ impl Slots {
         (slot != NONE).then_some(slot)
     }
 
-    /// The slot that can be spared first: one that has ended if there is any, else the least recently used.
+    /// The slot that can be spared first: one that has ended if there is any, else the least recently used of those that
+    /// nobody answered, else of the others. So a flood of packets from nowhere drives out itself, as in Linux's connection
+    /// tracking (`early_drop` in `nf_conntrack_core.c`).
     pub(super) fn spare(&self) -> Option<Slot> {
-        let live = [Class::Tcp, Class::Udp, Class::Other].into_iter().filter_map(|class| self.oldest(class));
-        self.oldest(Class::Closed).or_else(|| live.min_by_key(|&slot| self.entry(slot).touched))
+        let least_recent = |classes: [Class; 3]| {
+            let oldest = classes.into_iter().filter_map(|class| self.oldest(class));
+            oldest.min_by_key(|&slot| self.entry(slot).touched)
+        };
+        self.oldest(Class::Closed).or_else(|| least_recent(Class::UNANSWERED)).or_else(|| least_recent(Class::ANSWERED))
     }
 
     /// All slots in use, in the order in which their flows were opened.

@@ -106,6 +106,28 @@ fn flow_expires_by_packet_time_not_wall_time() {
 }
 
 #[test]
+fn a_flood_that_nobody_answers_drives_out_itself() {
+    let limits = FlowLimits { flows_max: 50, ..FlowLimits::default() };
+    let mut flows = Vec::new();
+    let mut table = FlowTable::new(limits);
+    table.push(udp(0, C, D), &mut |f| flows.push(f));
+    table.push(udp(1, D, C), &mut |f| flows.push(f));
+    for port in 0..5000 {
+        table.push(udp(2, (B, port), D), &mut |f| flows.push(f));
+    }
+    assert_eq!(flows.len(), 4951);
+    assert!(flows.iter().all(|flow| flow.packets.len() == 1), "the answered flow stays");
+}
+
+#[test]
+fn a_flow_that_never_ends_is_handed_out_in_parts() {
+    let limits = FlowLimits { active_timeout_ns: 10 * S, ..FlowLimits::default() };
+    let packets = (0..25).map(|t| udp(t * S, C, D));
+    let (flows, _) = split(limits, packets);
+    assert_eq!(shape(&flows), [(FlowEnd::Evicted, 11), (FlowEnd::Evicted, 11), (FlowEnd::EndOfInput, 3)]);
+}
+
+#[test]
 fn timeouts_differ_by_protocol() {
     let limits = FlowLimits {
         tcp_idle_timeout_ns: 30 * S,
