@@ -112,8 +112,9 @@ fn a_flood_that_nobody_answers_drives_out_itself() {
     let mut table = FlowTable::new(limits);
     table.push(udp(0, C, D), &mut |f| flows.push(f));
     table.push(udp(1, D, C), &mut |f| flows.push(f));
-    for port in 0..5000 {
-        table.push(udp(2, (B, port), D), &mut |f| flows.push(f));
+    for i in 0..5000_u16 {
+        let [high, low] = i.to_be_bytes();
+        table.push(udp(2, ([11, 0, high, low], 9), D), &mut |f| flows.push(f));
     }
     assert_eq!(flows.len(), 4951);
     assert!(flows.iter().all(|flow| flow.packets.len() == 1), "the answered flow stays");
