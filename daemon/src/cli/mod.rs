@@ -10,6 +10,7 @@ mod generate;
 mod inspect;
 mod model_args;
 mod models;
+mod plugin;
 mod progress;
 mod replay;
 mod service;
@@ -72,6 +73,9 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Open a plugin's source and close it again
+    #[command(name = plugin::PROBE, hide = true)]
+    ProbePlugin(plugin::ProbeArgs),
     /// Write the manual pages of the program and its commands into a folder
     #[command(hide = true)]
     Man {
@@ -161,6 +165,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "wiremamba", &mut io::stdout());
             Ok(())
         }
+        Command::ProbePlugin(args) => plugin::run(args),
         Command::Man { dir } => Ok(clap_mangen::generate_to(Cli::command(), dir)?),
     }
 }

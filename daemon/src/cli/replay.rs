@@ -1,4 +1,4 @@
-//! `wiremamba replay`: a capture, or packets fresh from a model, onto a tap.
+//! `wiremamba replay`: a capture, packets fresh from a model, or those of a plugin, onto a tap.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,19 +6,23 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::{Context, Misuse, print_json, print_status, print_text};
+use super::{Context, Misuse, plugin, print_json, print_status, print_text};
 use crate::job::model::{self, SamplingArgs};
 use crate::replay::{self, Pace, ReplayOptions, Spin};
 use crate::sink::tap::{TapOptions, TapSink, Truncated};
-use crate::source::PacketSource;
 use crate::source::file::SavefileSource;
+use crate::source::plugin::{PluginName, PluginSource};
+use crate::source::{PacketSource, SourceError};
 
 /// `wiremamba replay`
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
     /// Capture to replay; - is standard input
-    #[arg(long, value_name = "FILE", required_unless_present = "model", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["model", "plugin"], conflicts_with_all = ["model", "plugin"])]
     pcap: Option<PathBuf>,
+    /// Library of a packet source, and its configuration
+    #[arg(long, value_name = "LIB[:KEY=VALUE,…]", conflicts_with = "model")]
+    plugin: Option<PluginName>,
     /// Checkpoint to generate from
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
@@ -104,10 +108,11 @@ pub(super) fn run(args: ReplayArgs, context: &Context) -> Result<()> {
         report_every: args.report_every,
     };
     // A model or a capture that cannot be opened should not leave a tap behind: open it first.
-    let mut first: Option<Box<dyn PacketSource>> = Some(match (&args.pcap, &args.model) {
-        (Some(pcap), _) => Box::new(SavefileSource::open(pcap)?),
-        (None, Some(dir)) => Box::new(model::source(dir, &args.sampling)?),
-        (None, None) => return Err(Misuse("give --pcap or --model".into()).into()),
+    let mut first: Option<Box<dyn PacketSource>> = Some(match (&args.pcap, &args.model, &args.plugin) {
+        (Some(pcap), _, _) => Box::new(SavefileSource::open(pcap)?),
+        (_, Some(dir), _) => Box::new(model::source(dir, &args.sampling)?),
+        (_, _, Some(name)) => Box::new(plugin::open(name)?),
+        (None, None, None) => return Err(Misuse("give --pcap, --model or --plugin".into()).into()),
     });
     if args.model.is_some() && args.loops != 1 {
         return Err(Misuse(
@@ -125,10 +130,11 @@ pub(super) fn run(args: ReplayArgs, context: &Context) -> Result<()> {
         },
     })?;
     tracing::info!(tap = tap.name(), created = tap.created(), mtu = tap.mtu(), "replaying");
-    let open = || match (first.take(), &args.pcap) {
-        (Some(source), _) => Ok(source),
-        (None, Some(pcap)) => Ok(Box::new(SavefileSource::open(pcap)?) as Box<dyn PacketSource>),
-        (None, None) => unreachable!("a model is replayed once"),
+    let open = || match (first.take(), &args.pcap, &args.plugin) {
+        (Some(source), _, _) => Ok(source),
+        (None, Some(pcap), _) => Ok(Box::new(SavefileSource::open(pcap)?) as Box<dyn PacketSource>),
+        (None, None, Some(name)) => Ok(Box::new(PluginSource::open(name).map_err(SourceError::Plugin)?) as _),
+        (None, None, None) => unreachable!("a model is replayed once"),
     };
     let quiet = context.quiet;
     let outcome = replay::run(open, &mut tap, &options, &context.stop, |counters| {

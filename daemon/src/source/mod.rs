@@ -1,13 +1,14 @@
 //! Where packets come from: one trait, and its implementations.
 //!
 //! [`mod@interface`] captures live through libpcap, [`ring`] from a socket that was handed over, [`mod@file`] reads one savefile, [`collection`] decides which savefiles a job reads and under which labels, [`flows`]
-//! reads a whole collection into labelled flows, [`model`] gives packets fresh from a checkpoint. A source judges nothing: it hands packets on as they were captured.
+//! reads a whole collection into labelled flows, [`model`] gives packets fresh from a checkpoint, [`mod@plugin`] those of a library. A source judges nothing: it hands packets on as they were captured.
 
 pub mod collection;
 pub mod file;
 pub mod flows;
 pub mod interface;
 pub mod model;
+pub mod plugin;
 pub mod ring;
 
 use wiremamba_model::packet::{LinkType, Packet};
@@ -95,6 +96,9 @@ pub enum SourceError {
         /// What libpcap or the system said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A plugin's source failed.
+    #[error(transparent)]
+    Plugin(plugin::PluginError),
     /// The file is damaged. What came before was read.
     #[error("capture {name} is damaged after packet {packets}")]
     Damaged {

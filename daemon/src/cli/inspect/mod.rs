@@ -20,13 +20,17 @@ use super::model_args::CodecArg;
 use super::{Context, Misuse};
 use crate::job;
 use crate::source::flows::{FlowSet, LabelledFlow};
+use crate::source::plugin::PluginName;
 
 /// `wiremamba inspect`
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
     /// Captures, folders of captures, or one checkpoint
-    #[arg(value_name = "PATH", required = true)]
+    #[arg(value_name = "PATH", required_unless_present = "plugin")]
     paths: Vec<PathBuf>,
+    /// Show what a library of a packet source says of itself
+    #[arg(long, value_name = "LIB", conflicts_with = "paths")]
+    plugin: Option<PluginName>,
     /// Label of the captures, in place of their folders' names
     #[arg(long, value_name = "LABEL")]
     label: Option<String>,
@@ -51,6 +55,9 @@ pub(super) struct InspectArgs {
 }
 
 pub(super) fn run(args: InspectArgs, context: &Context) -> Result<()> {
+    if let Some(name) = &args.plugin {
+        return super::plugin::inspect(name, args.json);
+    }
     if args.round_trip {
         return round_trip::run(&args, context);
     }

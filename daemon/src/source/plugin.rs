@@ -1,0 +1,85 @@
+//! Packets from a library that somebody else wrote (`plugin/include/wiremamba_source.h`).
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Next, PacketSource, SourceError};
+use crate::sys::plugin::{OpenPlugin, Plugin};
+
+pub use crate::sys::plugin::PluginError;
+
+/// A library and the configuration of a source of it, as in `libsource.so:key=value,key=value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginName {
+    /// The library.
+    pub path: PathBuf,
+    /// The configuration; empty where none was given.
+    pub config: String,
+}
+
+impl std::str::FromStr for PluginName {
+    type Err = std::convert::Infallible;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let (path, config) = s.split_once(':').unwrap_or((s, ""));
+        Ok(Self { path: path.into(), config: config.to_owned() })
+    }
+}
+
+/// What a library says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PluginAbout {
+    /// Its name for itself.
+    pub name: String,
+    /// Version of the interface.
+    pub abi_version: u32,
+    /// Bytes of its table.
+    pub table_bytes: u32,
+}
+
+/// What the library at `path` says of itself.
+///
+/// # Errors
+/// It is no packet source of this version.
+pub fn describe(path: &Path) -> Result<PluginAbout, PluginError> {
+    let plugin = Plugin::load(path)?;
+    let (abi_version, table_bytes) = plugin.version();
+    Ok(PluginAbout { name: plugin.name(), abi_version, table_bytes })
+}
+
+/// Packets of a plugin's source.
+#[derive(Debug)]
+pub struct PluginSource(OpenPlugin);
+
+impl PluginSource {
+    /// Opens a source in this process. A library that crashes takes the process with it; [`probe`] first.
+    ///
+    /// # Errors
+    /// It is no packet source of this version, or cannot be opened with this configuration.
+    pub fn open(name: &PluginName) -> Result<Self, PluginError> {
+        Ok(Self(Plugin::load(&name.path)?.open(&name.config)?))
+    }
+}
+
+impl PacketSource for PluginSource {
+    fn next_packet(&mut self) -> Result<Next, SourceError> {
+        self.0.next_packet().map_err(SourceError::Plugin)
+    }
+}
+
+/// Opens the source in another process, `command` of this program with the library and the configuration behind it, which
+/// shows whether it can be opened without a crash.
+///
+/// # Errors
+/// It crashed; what else is wrong with it [`PluginSource::open`] says better.
+pub fn probe(command: &mut Command, name: &PluginName) -> Result<(), PluginError> {
+    let path = &name.path;
+    let failed = |text| PluginError::Load { path: path.clone(), text };
+    let status = command.arg(path).arg(&name.config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let status = status.status().map_err(|error| failed(format!("it cannot be tried out: {error}")))?;
+    match status.signal() {
+        Some(signal) => Err(failed(format!("it crashed with signal {signal} when it was tried out"))),
+        None => Ok(()),
+    }
+}
