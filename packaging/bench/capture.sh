@@ -72,7 +72,7 @@ status() { # KEY...
         python3 -c 'import json, sys; s = json.load(sys.stdin); print(*(s[k] for k in sys.argv[1:]))' "$@"
 }
 
-printf '%12s %12s %18s %18s %10s\n' 'asked/s' 'sent/s' 'dumpcap dropped' 'service dropped' 'steps'
+printf '%12s %12s %18s %18s %18s\n' 'asked/s' 'sent/s' 'dumpcap dropped' 'service dropped' 'service captured'
 for rate in $RATES; do
     pace=(--pps "$rate")
     [ "$rate" = 0 ] && pace=(--topspeed)
@@ -93,6 +93,7 @@ print(s["sent"], round(s["pps"]))')
     lost=$(sed -n "s|^Packets received/dropped on interface.*: [0-9]*/\([0-9]*\).*|\1|p" "$work/dumpcap")
     read -r count pps <<<"$sent"
     share() { python3 -c 'import sys; a, b = map(int, sys.argv[1:]); print(f"{a} ({a / b:.2%})")' "$1" "$count"; }
-    printf '%12s %12s %18s %18s %10s\n' "$rate" "$pps" "$(share "${lost:-0}")" "$(share $((dropped_now - dropped)))" "$steps"
-    : "$packets $packets_now"
+    printf '%12s %12s %18s %18s %18s\n' "$rate" "$pps" "$(share "${lost:-0}")" "$(share $((dropped_now - dropped)))" \
+        "$(share $((packets_now - packets)))"
 done
+echo "it trained meanwhile: $steps steps in rounds that ended"

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use pcap::BpfProgram;
 use wiremamba_model::codec::LabelId;
 use wiremamba_model::flow::{Flow, FlowLimits, FlowTable, Session};
-use wiremamba_model::packet::LinkType;
+use wiremamba_model::packet::{LinkType, Timestamp};
 
 use super::config::{CaptureConfig, LearnConfig};
 use super::keep::Keep;
@@ -19,6 +19,9 @@ use crate::source::{LiveSource, Next, compile_filter};
 
 /// Time between two tries to open an interface that went away, and between two looks at the kernel's counters.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How far the clock may go back between two packets; less is what interfaces and the kernel get wrong among themselves.
+const CLOCK_JUMP_NS: i64 = 10_000_000_000;
 
 /// Counters of one capture, read by the status while it runs.
 #[derive(Debug, Default)]
@@ -122,6 +125,7 @@ pub(super) fn run(tapped: Tapped<'_>, limits: &LearnConfig, queue: &Queue<'_>, c
         }
     };
     let (mut last_packet, mut last_look) = (Instant::now(), Instant::now());
+    let mut last_ts = Timestamp(i64::MIN);
     let (mut seen, mut before) = (InterfaceStats::default(), 0);
     while !stop.load(Relaxed) {
         counters.beats.fetch_add(1, Relaxed);
@@ -129,6 +133,12 @@ pub(super) fn run(tapped: Tapped<'_>, limits: &LearnConfig, queue: &Queue<'_>, c
             Ok(Next::Packet(packet)) => {
                 last_packet = Instant::now();
                 counters.packets.fetch_add(1, Relaxed);
+                // Flows from the future would not end before it has come.
+                if last_ts.nanos_since(packet.ts) > CLOCK_JUMP_NS {
+                    tracing::warn!(interface = config.interface, "the clock went back: all flows end here");
+                    table.finish(&mut hand_on);
+                }
+                last_ts = packet.ts;
                 if let Some(keep) = &mut keep {
                     keep.add(&packet);
                 }
@@ -188,4 +198,80 @@ fn reopen(
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+    use std::sync::mpsc::sync_channel;
+
+    use wiremamba_model::packet::Packet;
+
+    use super::*;
+    use crate::source::{PacketSource, SourceError};
+
+    const S: i64 = 1_000_000_000;
+
+    /// Packets, then the order to stop; notes how many flows were over by then.
+    struct Recorded {
+        packets: VecDeque<Packet>,
+        counters: &'static Counters,
+        flows_at_end: Arc<AtomicU64>,
+        stop: Arc<AtomicBool>,
+    }
+
+    impl PacketSource for Recorded {
+        fn next_packet(&mut self) -> Result<Next, SourceError> {
+            let packet = self.packets.pop_front().map(Next::Packet);
+            if packet.is_none() {
+                self.flows_at_end.store(self.counters.flows.load(Relaxed), Relaxed);
+                self.stop.store(true, Relaxed);
+            }
+            Ok(packet.unwrap_or(Next::Idle))
+        }
+    }
+
+    impl LiveSource for Recorded {
+        fn stats(&mut self) -> Result<InterfaceStats, SourceError> {
+            Ok(InterfaceStats::default())
+        }
+
+        fn linktype(&self) -> LinkType {
+            LinkType::ETHERNET
+        }
+    }
+
+    /// A packet of a flow of its own.
+    fn packet(ts: i64, port: u16) -> Packet {
+        let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]);
+        let mut data = Vec::new();
+        builder.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(port, 9).write(&mut data, b"x").unwrap();
+        Packet { ts: Timestamp(ts), linktype: LinkType::ETHERNET, len: data.len() as u32, data }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_either_way_keeps_no_flow_from_its_end() {
+        let now = 1_700_000_000 * S;
+        let times = [now, now - 86_400 * S, now - 86_395 * S, now - 86_390 * S, now + 86_400 * S];
+        let counters: &'static Counters = Box::leak(Box::default());
+        let (flows_at_end, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let source = Recorded {
+            packets: times.iter().zip(1..).map(|(ts, port)| packet(*ts, port)).collect(),
+            counters,
+            flows_at_end: Arc::clone(&flows_at_end),
+            stop: Arc::clone(&stop),
+        };
+        let text = "interface = 'eth0'\nlabel = 'web'";
+        let config: CaptureConfig = toml::from_str(text).unwrap();
+        let labelling = Labelling::new(&config, LinkType::ETHERNET, |_| Ok(LabelId(0))).unwrap();
+        let tapped = Tapped { source: Box::new(source), place: 0, config: &config, labelling, opening: &Opening::Here };
+        let (sender, flows) = sync_channel(10);
+        let queued = super::super::Queued::default();
+        let queue = Queue { sender, queued: &queued, flows_max: 100, bytes_max: 1 << 20 };
+        run(tapped, &LearnConfig { idle_s: 1, ..LearnConfig::default() }, &queue, counters, &stop);
+        assert_eq!(flows_at_end.load(Relaxed), 4, "all but the last one");
+        drop(queue);
+        assert_eq!(flows.iter().count(), 5);
+    }
 }
