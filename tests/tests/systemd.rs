@@ -45,4 +45,9 @@ fn the_units_are_clean_and_expose_little() {
         assert!(is_closed, "{name}: {overall}");
         eprintln!("{name}: {overall}");
     }
+    let drop_in = dir.path().join("wiremamba.service.d");
+    std::fs::create_dir(&drop_in).unwrap();
+    std::fs::write(drop_in.join("cuda.conf"), include_str!("../../packaging/systemd/cuda.conf")).unwrap();
+    let (is_clean, said) = analyze(&["verify"], UNITS[0].0);
+    assert!(is_clean && !said.contains("cuda.conf"), "{said}");
 }

@@ -65,6 +65,13 @@ systemctl reload wiremamba
 systemctl is-active wiremamba
 
 
+step "counters on a port that systemd opens"
+systemctl stop wiremamba
+systemctl start wiremamba-metrics.socket
+systemctl start wiremamba
+until_true 30 wiremamba ctl status
+bash -c 'exec 3<>/dev/tcp/127.0.0.1/9464 && printf "GET /metrics HTTP/1.0\r\n\r\n" >&3 && cat <&3' | grep '^wiremamba_.*_total'
+
 step "upgrade while running"
 before=$(main_pid wiremamba)
 dpkg -i second.deb
