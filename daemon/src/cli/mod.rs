@@ -6,6 +6,7 @@ mod baseline;
 mod bench;
 mod ctl;
 mod eval;
+mod extcap;
 mod generate;
 mod inspect;
 mod model_args;
@@ -68,6 +69,8 @@ enum Command {
     /// Measure training and decoding on this machine
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Be an interface of Wireshark and tshark
+    Extcap(extcap::ExtcapArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -161,6 +164,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Ctl(args) => ctl::run(args),
         Command::Models(args) => models::run(&args),
         Command::Bench(command) => bench::run(command, context),
+        Command::Extcap(args) => extcap::run(args, context),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "wiremamba", &mut io::stdout());
             Ok(())
