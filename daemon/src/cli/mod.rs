@@ -6,6 +6,7 @@ mod baseline;
 mod bench;
 mod ctl;
 mod eval;
+mod exec;
 mod extcap;
 mod generate;
 mod inspect;
@@ -69,6 +70,8 @@ enum Command {
     /// Measure training and decoding on this machine
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Run a program for which wiremamba:label=web,flows=50 is the name of a capture
+    Exec(exec::ExecArgs),
     /// Be an interface of Wireshark and tshark
     Extcap(extcap::ExtcapArgs),
     /// Print a completion script for a shell
@@ -164,6 +167,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Ctl(args) => ctl::run(args),
         Command::Models(args) => models::run(&args),
         Command::Bench(command) => bench::run(command, context),
+        Command::Exec(args) => exec::run(&args),
         Command::Extcap(args) => extcap::run(args, context),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "wiremamba", &mut io::stdout());

@@ -1,31 +1,15 @@
 //! Packets from a library that somebody else wrote (`plugin/include/wiremamba_source.h`).
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
+use wiremamba_host::{OpenPlugin, Plugin, Taken};
+use wiremamba_model::packet::{LinkType, Packet, Timestamp};
+
 use super::{Next, PacketSource, SourceError};
-use crate::sys::plugin::{OpenPlugin, Plugin};
 
-pub use crate::sys::plugin::PluginError;
-
-/// A library and the configuration of a source of it, as in `libsource.so:key=value,key=value`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PluginName {
-    /// The library.
-    pub path: PathBuf,
-    /// The configuration; empty where none was given.
-    pub config: String,
-}
-
-impl std::str::FromStr for PluginName {
-    type Err = std::convert::Infallible;
-
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let (path, config) = s.split_once(':').unwrap_or((s, ""));
-        Ok(Self { path: path.into(), config: config.to_owned() })
-    }
-}
+pub use wiremamba_host::{PluginError, PluginName};
 
 /// What a library says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -64,7 +48,16 @@ impl PluginSource {
 
 impl PacketSource for PluginSource {
     fn next_packet(&mut self) -> Result<Next, SourceError> {
-        self.0.next_packet().map_err(SourceError::Plugin)
+        Ok(match self.0.next_packet().map_err(SourceError::Plugin)? {
+            Taken::Packet(taken) => Next::Packet(Packet {
+                ts: Timestamp(taken.ts_ns),
+                linktype: LinkType(taken.linktype as u16),
+                len: taken.len,
+                data: taken.data.to_vec(),
+            }),
+            Taken::Idle => Next::Idle,
+            Taken::End => Next::End,
+        })
     }
 }
 

@@ -1,5 +1,5 @@
 //! The calls to the kernel that have no safe wrapper: attaching a file to a tap, and keeping it; packet sockets and their
-//! rings in [`packet`]; libraries that are sources in [`plugin`].
+//! rings in [`packet`].
 //!
 //! The one module of this crate with `unsafe`. Each function is safe to call with any argument; the rest of the
 //! tap (names, link state, counters) goes through netlink in [`crate::sink::tap`] and needs none of this.
@@ -7,7 +7,6 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod packet;
-pub(crate) mod plugin;
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,6 @@
 //! Libraries that are packet sources: `plugin/include/wiremamba_source.h`, seen from the host.
+//!
+//! Every unsafe step of a host is here: loading, checking the table, calling, and reading what was filled in.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::{Path, PathBuf};
@@ -6,9 +8,6 @@ use std::ptr::NonNull;
 
 use libloading::Library;
 use wiremamba_abi::{ABI_VERSION, END, ENTRY_SYMBOL, ERROR, Entry, IDLE, PACKET, SourcePacket, SourceTable};
-use wiremamba_model::packet::{LinkType, Packet, Timestamp};
-
-use crate::source::Next;
 
 /// Room for what a source says when it cannot be opened.
 const ERROR_BYTES: usize = 1024;
@@ -74,13 +73,58 @@ pub enum PluginError {
     },
 }
 
+/// A library and the configuration of a source of it, as in `libsource.so:key=value,key=value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginName {
+    /// The library.
+    pub path: PathBuf,
+    /// The configuration; empty where none was given.
+    pub config: String,
+}
+
+impl std::str::FromStr for PluginName {
+    type Err = std::convert::Infallible;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let (path, config) = s.split_once(':').unwrap_or((s, ""));
+        Ok(Self { path: path.into(), config: config.to_owned() })
+    }
+}
+
+/// What a source has to offer at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken<'a> {
+    /// A packet.
+    Packet(TakenPacket<'a>),
+    /// Nothing yet; ask again.
+    Idle,
+    /// Nothing any more.
+    End,
+}
+
+/// A packet of a source, until the next call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TakenPacket<'a> {
+    /// Time in nanoseconds since 1970.
+    pub ts_ns: i64,
+    /// The captured bytes.
+    pub data: &'a [u8],
+    /// Length on the wire.
+    pub len: u32,
+    /// `LINKTYPE_` number of the first header; it fits into 16 bits.
+    pub linktype: u32,
+}
+
 /// A library that was checked. It stays loaded until the process ends.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Plugin(&'static SourceTable);
+pub struct Plugin(&'static SourceTable);
 
 impl Plugin {
     /// Loads `path`, and checks that it is a source of this version.
-    pub(crate) fn load(path: &Path) -> Result<Self, PluginError> {
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn load(path: &Path) -> Result<Self, PluginError> {
         if !path.is_file() {
             return Err(PluginError::NotFound(path.to_owned()));
         }
@@ -113,17 +157,20 @@ impl Plugin {
     }
 
     /// Its own name for itself.
-    pub(crate) fn name(self) -> String {
+    pub fn name(self) -> String {
         text_at(self.0.name)
     }
 
     /// Version of the interface, and bytes of its table.
-    pub(crate) fn version(self) -> (u32, u32) {
+    pub fn version(self) -> (u32, u32) {
         (self.0.abi_version, self.0.size)
     }
 
     /// Opens a source.
-    pub(crate) fn open(self, config: &str) -> Result<OpenPlugin, PluginError> {
+    ///
+    /// # Errors
+    /// It cannot be opened with this configuration.
+    pub fn open(self, config: &str) -> Result<OpenPlugin, PluginError> {
         let failed = |text| PluginError::Open { name: self.name(), text };
         let config = CString::new(config).map_err(|_| failed("the configuration has a zero byte".to_owned()))?;
         let mut error = [0_u8; ERROR_BYTES];
@@ -145,7 +192,7 @@ impl Plugin {
 
 /// A source of a plugin; closed when dropped.
 #[derive(Debug)]
-pub(crate) struct OpenPlugin {
+pub struct OpenPlugin {
     plugin: Plugin,
     source: NonNull<c_void>,
     packets: u64,
@@ -156,27 +203,30 @@ pub(crate) struct OpenPlugin {
 unsafe impl Send for OpenPlugin {}
 
 impl OpenPlugin {
-    /// The next packet, copied.
-    pub(crate) fn next_packet(&mut self) -> Result<Next, PluginError> {
+    /// The next packet.
+    ///
+    /// # Errors
+    /// The source failed, or gave a packet that cannot be; it is over then.
+    pub fn next_packet(&mut self) -> Result<Taken<'_>, PluginError> {
         if self.is_over {
-            return Ok(Next::End);
+            return Ok(Taken::End);
         }
         let mut packet = SourcePacket { ts_ns: 0, data: std::ptr::null(), caplen: 0, len: 0, linktype: 0, reserved: 0 };
         let table = self.plugin.0;
         // SAFETY: the source is open, and used by this thread alone; `packet` may be written.
         let code = unsafe { (table.next_packet)(self.source.as_ptr(), &raw mut packet) };
         match code {
-            PACKET => match copied(&packet) {
-                Ok(packet) => {
+            PACKET => match check(&packet) {
+                Ok(()) => {
                     self.packets += 1;
-                    Ok(Next::Packet(packet))
+                    Ok(Taken::Packet(taken(&packet)))
                 }
                 Err(text) => Err(self.failed(text.to_owned())),
             },
-            IDLE => Ok(Next::Idle),
+            IDLE => Ok(Taken::Idle),
             END => {
                 self.is_over = true;
-                Ok(Next::End)
+                Ok(Taken::End)
             }
             ERROR => {
                 // SAFETY: the source is open, and used by this thread alone.
@@ -200,23 +250,30 @@ impl Drop for OpenPlugin {
     }
 }
 
-/// The packet that a source filled in; its bytes are gone with the next call.
-fn copied(packet: &SourcePacket) -> Result<Packet, &'static str> {
+/// What is wrong with a packet that a source filled in.
+fn check(packet: &SourcePacket) -> Result<(), &'static str> {
     if packet.caplen > PACKET_BYTES_MAX || packet.caplen > packet.len {
         return Err("it gave a packet with impossible lengths");
     }
-    let Ok(linktype) = u16::try_from(packet.linktype) else {
+    if u16::try_from(packet.linktype).is_err() {
         return Err("it gave a packet with an impossible link type");
-    };
-    let data = if packet.caplen == 0 {
-        Vec::new()
-    } else if packet.data.is_null() {
+    }
+    if packet.caplen > 0 && packet.data.is_null() {
         return Err("it gave a packet without bytes");
+    }
+    Ok(())
+}
+
+/// A packet that was checked.
+fn taken<'a>(packet: &SourcePacket) -> TakenPacket<'a> {
+    let data = if packet.caplen == 0 {
+        &[]
     } else {
-        // SAFETY: not null, and `caplen` bytes until the next call, by the contract of the header.
-        unsafe { std::slice::from_raw_parts(packet.data, packet.caplen as usize) }.to_vec()
+        // SAFETY: not null, as was checked, and `caplen` bytes until the next call, by the contract of the header; the
+        // caller has borrowed the source until then.
+        unsafe { std::slice::from_raw_parts(packet.data, packet.caplen as usize) }
     };
-    Ok(Packet { ts: Timestamp(packet.ts_ns), linktype: LinkType(linktype), len: packet.len, data })
+    TakenPacket { ts_ns: packet.ts_ns, data, len: packet.len, linktype: packet.linktype }
 }
 
 fn text_at(text: *const c_char) -> String {
