@@ -211,8 +211,12 @@ impl Learner {
         let learned = trainer.params().data.clone();
         let mut measured = Measured::of(&mut trainer, &held_out, self.rehearsal.as_ref(), between);
         let mut part = 1.0;
-        // What is better here and too much worse there is taken in part.
-        while measured.after < before && measured.is_forgetful(limits.rehearsal_worse_max) && part > PART_MIN {
+        // What is better here and too much worse there is taken in part, unless somebody waits for the end.
+        while measured.after < before
+            && measured.is_forgetful(limits.rehearsal_worse_max)
+            && part > PART_MIN
+            && !cut.stop.load(Relaxed)
+        {
             part /= 2.0;
             let between_both =
                 in_use.params.data.iter().zip(&learned).map(|(old, new)| old + part as f32 * (new - old));
