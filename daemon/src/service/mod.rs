@@ -18,7 +18,7 @@ mod socket;
 mod status;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -98,13 +98,6 @@ pub fn run(path: &Path, signals: &Signals, mut report: impl FnMut(&Status)) -> R
             scope.spawn(move || capture::run(tapped, learn, &queue, counters, stop));
         }
         drop(sender);
-        if let Some(socket) = &control {
-            let shared = &shared;
-            scope.spawn(move || control::serve(socket, shared, &order, stop));
-        }
-        if let Some(metrics) = &metrics {
-            scope.spawn(|| metrics.serve(&shared, stop));
-        }
         if let Some(wanted) = &shared.replay {
             scope.spawn(|| replay::run(wanted, &opening, stop));
         }
@@ -118,6 +111,15 @@ pub fn run(path: &Path, signals: &Signals, mut report: impl FnMut(&Status)) -> R
             started: Instant::now(),
         };
         let mut service = Service::new(path, config.clone(), learner, inputs);
+        // Whoever asks gets an answer that is true from the first one on.
+        *shared.status.lock().unwrap_or_else(PoisonError::into_inner) = service.status();
+        if let Some(socket) = &control {
+            let shared = &shared;
+            scope.spawn(move || control::serve(socket, shared, &order, stop));
+        }
+        if let Some(metrics) = &metrics {
+            scope.spawn(|| metrics.serve(&shared, stop));
+        }
         service.work(signals, &mut report);
         notify(&[NotifyState::Stopping]);
         service.end(&mut report);
@@ -193,7 +195,7 @@ struct StopAtEnd<'a> {
 
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
+        self.stop.store(true, SeqCst);
         self.replay.iter().for_each(|replay| replay.interrupt());
     }
 }

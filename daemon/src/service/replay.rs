@@ -3,7 +3,7 @@
 //! One thread generates into a bounded queue of packets, one sends them at their times. A newer model takes the flows from
 //! the next one on; those under way are finished by the model that began them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -122,7 +122,7 @@ impl Wanted {
 
     /// Breaks off what runs.
     pub(super) fn interrupt(&self) {
-        self.again.store(true, Relaxed);
+        self.again.store(true, SeqCst);
     }
 }
 
@@ -135,9 +135,13 @@ impl ModelSlot {
 /// Replays until `stop`, which has to be followed by [`Wanted::interrupt`].
 pub(super) fn run(wanted: &Wanted, opening: &Opening, stop: &AtomicBool) {
     let mut complaint = String::new();
-    while !stop.load(Relaxed) {
-        // First of all: a change from now on breaks off what begins now.
-        wanted.again.store(false, Relaxed);
+    loop {
+        // First of all: a change from now on breaks off what begins now. In this order, and in sequence with whoever raises
+        // both flags, so that an end cannot be missed.
+        wanted.again.store(false, SeqCst);
+        if stop.load(SeqCst) {
+            return;
+        }
         let (config, status) = {
             let inner = wanted.lock();
             (inner.config.clone(), inner.status.clone())
