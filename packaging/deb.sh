@@ -43,6 +43,8 @@ rm -rf $made
 mkdir -p $made/man $made/completions
 target/release/wiremamba man $made/man
 cp packaging/man/*.[0-9] $made/man/
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+sed "s/@VERSION@/$version/" packaging/wiremamba.pc.in >$made/wiremamba.pc
 for shell in bash zsh fish; do
     target/release/wiremamba completions $shell >$made/completions/$shell
 done

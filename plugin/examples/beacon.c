@@ -22,7 +22,8 @@ static uint16_t checksum(const uint8_t *bytes, size_t count) {
     return (uint16_t)~sum;
 }
 
-static void *open_beacon(const char *config, char *ret_error, size_t error_size) {
+static void *open_beacon(const char *config, const struct wiremamba_source_host *host, char *ret_error, size_t error_size) {
+    (void)host;
     struct beacon *beacon = calloc(1, sizeof *beacon);
     if (beacon == NULL) return NULL;
     beacon->packets = 10, beacon->seconds = 60;
@@ -47,14 +48,25 @@ static int next_beacon(void *source, struct wiremamba_source_packet *ret_packet)
     uint16_t sum = checksum(ip, 20);
     ip[10] = (uint8_t)(sum >> 8), ip[11] = (uint8_t)sum;
     snprintf((char *)beacon->frame + 42, 18, "alive %u", beacon->sent);
-    *ret_packet = (struct wiremamba_source_packet){.data = beacon->frame, .caplen = 60, .len = 60, .linktype = 1};
+    *ret_packet = (struct wiremamba_source_packet){.data = beacon->frame, .caplen = 60, .len = 60, .linktype = 1,
+        .direction = WIREMAMBA_DIRECTION_CLIENT, .flow_id = 1};
     ret_packet->ts_ns = 1700000000000000000 + (int64_t)beacon->sent++ * beacon->seconds * 1000000000;
+    return WIREMAMBA_PACKET;
+}
+
+static int describe_beacon(uint32_t index, struct wiremamba_source_option *ret_option) {
+    static const struct wiremamba_source_option options[] = {
+        {.key = "packets", .default_value = "10", .help = "Reports to send", .kind = WIREMAMBA_OPTION_INTEGER},
+        {.key = "seconds", .default_value = "60", .help = "Time between two", .kind = WIREMAMBA_OPTION_INTEGER}};
+    if (index >= sizeof options / sizeof *options) return WIREMAMBA_END;
+    *ret_option = options[index];
     return WIREMAMBA_PACKET;
 }
 
 static const char *error_of_beacon(const void *source) { return ((const struct beacon *)source)->error; }
 
 static const struct wiremamba_source_table table = {.abi_version = WIREMAMBA_ABI_VERSION, .size = sizeof table,
-    .name = "beacon", .open = open_beacon, .next_packet = next_beacon, .geterr = error_of_beacon, .close = free};
+    .name = "beacon", .open = open_beacon, .next_packet = next_beacon, .geterr = error_of_beacon, .close = free,
+    .describe = describe_beacon};
 
 const struct wiremamba_source_table *wiremamba_source_entry(void) { return &table; }

@@ -10,6 +10,12 @@
 
 static int write_u32(uint32_t value) { return fwrite(&value, sizeof value, 1, stdout) == 1; }
 
+/* What the source has to say goes where errors go. */
+static void log_line(void *log_arg, int level, const char *text) {
+    (void)log_arg;
+    if (level <= WIREMAMBA_LOG_WARN) fprintf(stderr, "%s\n", text);
+}
+
 int main(int argc, char **argv) {
     char error[256] = "";
     struct wiremamba_source_packet packet;
@@ -32,10 +38,12 @@ int main(int argc, char **argv) {
     }
     const struct wiremamba_source_table *table = entry();
     if (table->abi_version != WIREMAMBA_ABI_VERSION || table->size < sizeof *table) {
-        fprintf(stderr, "%s has ABI version %u, this host %d\n", argv[1], table->abi_version, WIREMAMBA_ABI_VERSION);
+        fprintf(stderr, "%s has ABI version %u, this host %d\n", argv[1], table->abi_version,
+                WIREMAMBA_ABI_VERSION);
         return 1;
     }
-    void *source = table->open(argv[2], error, sizeof error);
+    const struct wiremamba_source_host host = {.size = sizeof host, .log = log_line};
+    void *source = table->open(argv[2], &host, error, sizeof error);
     if (source == NULL) {
         fprintf(stderr, "%s: %s\n", table->name, error);
         return 1;

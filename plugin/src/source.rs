@@ -2,70 +2,62 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::Poll;
 
 use wiremamba_model::checkpoint::Checkpoint;
-use wiremamba_model::codec::{Codec, LabelId};
 use wiremamba_model::engine::CpuEngine;
-use wiremamba_model::generate::{Arrivals, GenerateOptions, GeneratedFlow, Generator, Request, Timeline};
-use wiremamba_model::packet::{Packet, Timestamp};
+use wiremamba_model::generate::{LabelChoice, OPTIONS, TimelinePacket, Traffic, TrafficOptions};
 
-type NextFlow = Box<dyn FnMut() -> Option<GeneratedFlow>>;
+use crate::threads::Threads;
+use crate::watch::Watch;
 
-/// Packets of generated flows in the order of their times.
+/// Packets of generated flows in the order of their times, and the threads that compute them.
 pub(crate) struct Source {
-    timeline: Timeline<NextFlow>,
-    left: Option<u64>,
+    traffic: Traffic,
+    threads: Threads,
+    name: String,
 }
 
-/// What a configuration string asks for; the defaults are those of `wiremamba generate`.
+/// What a source has.
+pub(crate) enum Given {
+    Packet(TimelinePacket),
+    Nothing,
+    Interrupted,
+    End,
+}
+
+/// What a configuration string asks for.
 #[derive(Debug, PartialEq)]
 struct Config {
     model: PathBuf,
-    labels: Vec<String>,
-    flows: Option<u64>,
-    packets: Option<u64>,
-    flows_per_second: f64,
-    options: GenerateOptions,
+    options: TrafficOptions,
 }
 
 impl Config {
-    /// Reads `key=value,key=value`; `label` may be given several times.
+    /// Reads `key=value,key=value`, the keys being those of [`OPTIONS`].
     fn parse(text: &str) -> Result<Self, String> {
-        let mut model = None;
-        let mut config = Self {
-            model: PathBuf::new(),
-            labels: Vec::new(),
-            flows: None,
-            packets: None,
-            flows_per_second: 20.0,
-            options: GenerateOptions {
-                streams: 64,
-                seed: 1,
-                tokens_max: 100_000,
-                packets_max: 10_000,
-                ..GenerateOptions::default()
-            },
-        };
+        let (mut model, mut labels, mut options) = (None, Vec::new(), TrafficOptions::default());
         for pair in text.split(',').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} is not key=value"))?;
             match key {
                 "model" => model = Some(PathBuf::from(value)),
-                "label" => config.labels.push(value.to_owned()),
-                "flows" => config.flows = Some(number(key, value)?),
-                "packets" => config.packets = Some(number(key, value)?),
-                "seed" => config.options.seed = number(key, value)?,
-                "streams" => config.options.streams = number(key, value)?,
-                "temperature" => config.options.sampling.temperature = number(key, value)?,
-                "flows_per_second" => config.flows_per_second = number(key, value)?,
+                "label" => labels.push(value.to_owned()),
+                "flows" => options.flows = Some(number(key, value)?),
+                "packets" => options.packets = Some(number(key, value)?),
+                "flow_packets_max" => options.generate.packets_max = number(key, value)?,
+                "seed" => options.generate.seed = number(key, value)?,
+                "streams" => options.generate.streams = number(key, value)?,
+                "temperature" => options.generate.sampling.temperature = number(key, value)?,
+                "flows_per_second" => options.flows_per_second = number(key, value)?,
                 _ => {
-                    return Err(format!(
-                        "unknown key {key:?}; there are model, label, flows, packets, seed, streams, temperature and flows_per_second"
-                    ));
+                    let keys: Vec<_> = OPTIONS.iter().map(|option| option.key).collect();
+                    return Err(format!("unknown key {key:?}; there are {}", keys.join(", ")));
                 }
             }
         }
-        config.model = model.ok_or("model=DIR is missing: a folder that wiremamba train wrote")?;
-        Ok(config)
+        options.labels = LabelChoice::InTurn(labels);
+        let model = model.ok_or("model=DIR is missing: a folder that wiremamba train wrote")?;
+        Ok(Self { model, options })
     }
 }
 
@@ -76,54 +68,66 @@ fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, String> {
 impl Source {
     /// Opens the source that `config` describes.
     pub(crate) fn open(config: &str) -> Result<Self, String> {
-        let config = Config::parse(config)?;
-        let checkpoint = Checkpoint::load(&config.model).map_err(|e| chain(&e))?;
-        let codec = checkpoint.codec.ok_or("the checkpoint was not made by wiremamba; it has no codec")?;
-        let codec: Arc<dyn Codec> = Arc::from(codec);
-        let labels = label_ids(&config.labels, codec.as_ref())?;
-        let mut options = config.options;
-        options.streams = config.flows.map_or(options.streams, |f| options.streams.min(f as usize));
-        options.packets_max = options.packets_max.min(config.packets.map_or(usize::MAX, |p| p as usize));
-        // Its first packet comes at the same time as that of `wiremamba generate`.
-        let start = Timestamp::from_parts(1_700_000_000, 0);
-        let arrivals = Arrivals::new(start, config.flows_per_second, options.seed).map_err(|e| chain(&e))?;
-        let requests = arrivals.clone().enumerate().map(move |(i, start)| Request {
-            label: labels[i % labels.len()],
-            prompt: None,
-            start,
-        });
-        let requests = requests.take(config.flows.map_or(usize::MAX, |f| f as usize));
-        let engine = CpuEngine::new(checkpoint.params).map_err(|e| chain(&e))?;
-        let mut generator =
-            Generator::new(Box::new(engine), codec, options, Box::new(requests)).map_err(|e| chain(&e))?;
-        let next_flow: NextFlow = Box::new(move || generator.next_flow());
-        let timeline = Timeline::new(next_flow, arrivals, Timeline::<NextFlow>::HELD_PACKETS_MAX);
-        Ok(Self { timeline, left: config.packets })
+        let Config { model, options } = Config::parse(config)?;
+        let threads = Threads::new().map_err(|e| chain(&e))?;
+        let traffic = threads.run(|| {
+            let checkpoint = Checkpoint::load(&model).map_err(|e| chain(&e))?;
+            let codec = checkpoint.codec.ok_or("the checkpoint was not made by wiremamba; it has no codec")?;
+            let engine = CpuEngine::new(checkpoint.params).map_err(|e| chain(&e))?;
+            Traffic::new(Box::new(engine), Arc::from(codec), options, Vec::new()).map_err(|e| chain(&e))
+        })?;
+        Ok(Self { traffic, threads, name: model.display().to_string() })
     }
 
-    /// The next packet, or `None` at the end.
-    pub(crate) fn next_packet(&mut self) -> Option<Packet> {
-        if self.left == Some(0) {
-            return None;
+    /// What it is, in a line.
+    pub(crate) fn about(&self) -> String {
+        let labels = self.traffic.labels().join(", ");
+        format!("packets from {}, which knows {labels}; {} threads", self.name, self.threads.count())
+    }
+
+    /// From the beginning.
+    pub(crate) fn rewind(self, seed: u64) -> Result<Self, String> {
+        let Self { traffic, threads, name } = self;
+        let traffic = threads.run(|| traffic.rewind(seed)).map_err(|e| chain(&e))?;
+        Ok(Self { traffic, threads, name })
+    }
+
+    /// The next packet; where it has to be computed first, only if `may_compute`.
+    pub(crate) fn next_packet(&mut self, watch: &Watch, may_compute: bool) -> Given {
+        if watch.take_interruption() {
+            return Given::Interrupted;
         }
-        let packet = self.timeline.next()?.packet;
-        self.left = self.left.map(|left| left - 1);
-        Some(packet)
+        if !self.traffic.is_ready() {
+            if !may_compute {
+                return Given::Nothing;
+            }
+            // All steps of a flow in one go: to wake the threads for each would cost as much as a small step.
+            let Self { traffic, threads, .. } = self;
+            let computed = threads.run(|| {
+                loop {
+                    if let Poll::Ready(packet) = traffic.poll_packet() {
+                        return Some(packet);
+                    }
+                    if watch.take_interruption() {
+                        return None;
+                    }
+                }
+            });
+            let counters = self.traffic.counters();
+            watch.generated(counters.flows, counters.malformed_packets);
+            return computed.map_or(Given::Interrupted, |packet| given(packet, watch));
+        }
+        match self.traffic.poll_packet() {
+            Poll::Ready(packet) => given(packet, watch),
+            Poll::Pending => Given::Nothing,
+        }
     }
 }
 
-fn label_ids(names: &[String], codec: &dyn Codec) -> Result<Vec<LabelId>, String> {
-    let known = codec.labels();
-    if names.is_empty() {
-        return Ok((0..known.len() as u16).map(LabelId).collect());
-    }
-    let id = |name: &String| {
-        let place = known.iter().position(|k| k == name);
-        place
-            .map(|i| LabelId(i as u16))
-            .ok_or_else(|| format!("the model knows no label {name}; it knows {}", known.join(", ")))
-    };
-    names.iter().map(id).collect()
+fn given(packet: Option<TimelinePacket>, watch: &Watch) -> Given {
+    let Some(packet) = packet else { return Given::End };
+    watch.count_packet(packet.packet.data.len());
+    Given::Packet(packet)
 }
 
 /// An error with its causes.
@@ -143,13 +147,27 @@ mod tests {
 
     #[test]
     fn a_configuration_is_read_and_what_is_wrong_is_named() {
-        let config = Config::parse("model=/m,label=a,label=b,flows=3,seed=9,temperature=0.5").unwrap();
-        assert_eq!((config.model, config.labels.len(), config.flows), (PathBuf::from("/m"), 2, Some(3)));
-        assert_eq!((config.options.seed, config.options.sampling.temperature), (9, 0.5));
+        let Config { model, options } =
+            Config::parse("model=/m,label=a,label=b,flows=3,seed=9,temperature=0.5").unwrap();
+        let labels = LabelChoice::InTurn(vec!["a".to_owned(), "b".to_owned()]);
+        assert_eq!((model, options.labels, options.flows), (PathBuf::from("/m"), labels, Some(3)));
+        assert_eq!((options.generate.seed, options.generate.sampling.temperature), (9, 0.5));
         for (text, what) in
             [("", "model=DIR"), ("model", "key=value"), ("model=/m,pps=3", "pps"), ("model=/m,flows=x", "flows=x")]
         {
             assert!(Config::parse(text).unwrap_err().contains(what), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_option_of_the_table_is_read_and_its_default_is_the_real_one() {
+        for option in OPTIONS.iter().filter(|option| option.key != "model") {
+            let plain = Config::parse("model=/m").unwrap();
+            let with = |value: &str| Config::parse(&format!("model=/m,{}={value}", option.key)).unwrap();
+            assert!(with("3") != plain, "{}", option.key);
+            if let Some(default) = option.default {
+                assert_eq!(with(default), plain, "{}", option.key);
+            }
         }
     }
 }

@@ -38,6 +38,7 @@ fn a_source_in_c_is_replayed_and_tells_what_it_does_not_understand() {
     let Some(beacon) = beacon else { return };
     let about = json(&succeed(&["inspect", "--json", "--plugin", beacon.to_str().unwrap()]));
     assert_eq!((&about["name"], &about["abi_version"]), (&"beacon".into(), &wiremamba_abi::ABI_VERSION.into()));
+    assert_eq!((&about["options"][1]["key"], &about["options"][1]["default"]), (&"seconds".into(), &"60".into()));
     let name = |config: &str| format!("{}:{config}", beacon.display());
     let said = fail(1, &["replay", "--tap", TAP, "--plugin", &name("colour=red")]);
     assert!(said.contains("beacon: unknown: colour=red; there are packets=N"), "{said}");
@@ -101,9 +102,10 @@ fn what_is_no_source_is_refused_by_name() {
 
     let functions = "\
         #define FN static __attribute__((unused))\n\
-        FN void *crash(const char *c, char *e, size_t n) { (void)c; (void)e; (void)n; return *(void *volatile *)0; }\n\
-        FN void *refuse(const char *c, char *e, size_t n) { (void)c; (void)e; (void)n; return 0; }\n\
-        FN void *begin(const char *c, char *e, size_t n) { (void)c; (void)e; (void)n; return (void *)1; }\n\
+        #define ARGS const char *c, const struct wiremamba_source_host *h, char *e, size_t n\n\
+        FN void *crash(ARGS) { (void)c; (void)h; (void)e; (void)n; return *(void *volatile *)0; }\n\
+        FN void *refuse(ARGS) { (void)c; (void)h; (void)e; (void)n; return 0; }\n\
+        FN void *begin(ARGS) { (void)c; (void)h; (void)e; (void)n; return (void *)1; }\n\
         FN int next(void *s, struct wiremamba_source_packet *p) { (void)s; p->caplen = 70000; p->len = 1; return 1; }\n\
         FN int odd(void *s, struct wiremamba_source_packet *p) { (void)s; (void)p; return 77; }\n\
         FN int broken(void *s, struct wiremamba_source_packet *p) { (void)s; (void)p; return WIREMAMBA_ERROR; }\n\
@@ -111,7 +113,8 @@ fn what_is_no_source_is_refused_by_name() {
         FN void end(void *s) { (void)s; }\n";
     let source = |version: &str, size: &str, open: &str, next: &str| {
         format!(
-            "{functions}static const struct wiremamba_source_table table = {{{version}, {size}, \"odd one\", {open}, {next}, text, end}};\n\
+            "{functions}static const struct wiremamba_source_table table = \n\
+             {{.abi_version = {version}, .size = {size}, .name = \"odd one\", .open = {open}, .next_packet = {next}, .geterr = text, .close = end}};\n\
              const struct wiremamba_source_table *wiremamba_source_entry(void);\n\
              const struct wiremamba_source_table *wiremamba_source_entry(void) {{ return &table; }}"
         )
@@ -126,6 +129,7 @@ fn what_is_no_source_is_refused_by_name() {
         ),
         ("newer", source("WIREMAMBA_ABI_VERSION + 1", size, "begin", "next"), "of the plugin interface"),
         ("smaller", source(version, "8", "begin", "next"), "a table of 8 bytes"),
+        ("lacks", source(version, size, "0", "next"), "its table has no function open"),
         ("crashes", source(version, size, "crash", "next"), "crashed with signal 11"),
         ("refuses", source(version, size, "refuse", "next"), "odd one: it does not say why"),
         (

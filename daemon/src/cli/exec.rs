@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use wiremamba_model::generate::OPTIONS;
 
 /// The library that is preloaded, beside this program or where packages put it.
 const LIBRARY: &str = "libwiremamba_pcap.so";
@@ -15,15 +16,7 @@ const PACKAGE_FOLDER: &str = "/usr/lib/wiremamba";
 
 /// `wiremamba exec`
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  wiremamba exec --model model -- tcpreplay -i tap0 --loop 3 wiremamba:label=web,flows=50
-  wiremamba exec --model model -- ndpiReader -i 'wiremamba:label=dns;packets=1000'
-
-A name is wiremamba: with key=value and commas between (or semicolons, for programs that split at commas): label, flows, packets, \
-seed, streams, temperature, flows_per_second, model. Without flows and packets there are 100 flows. The same name is the same capture, \
-however often it is opened. Programs that are statically linked, or run with more rights than their user, ignore preloads: give them a \
-pipe, as in: wiremamba generate … -w - | tcpreplay -i tap0 -")]
+#[command(after_help = after_help())]
 pub(super) struct ExecArgs {
     /// Model of names that have no model=
     #[arg(long, value_name = "DIR", default_value = "/var/lib/wiremamba/models")]
@@ -31,6 +24,22 @@ pub(super) struct ExecArgs {
     /// The program and its arguments
     #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<OsString>,
+}
+
+fn after_help() -> String {
+    let keys: Vec<_> = OPTIONS.iter().map(|option| option.key).collect();
+    format!(
+        "\
+Examples:
+  wiremamba exec --model model -- tcpreplay -i tap0 --loop 3 wiremamba:label=web,flows=50
+  wiremamba exec --model model -- ndpiReader -i 'wiremamba:label=dns;packets=1000'
+
+A name is wiremamba: with key=value and commas between (or semicolons, for programs that split at commas): {}. \
+Without flows and packets there are 100 flows. The same name is the same capture, however often it is opened. Programs that \
+are statically linked, or run with more rights than their user, ignore preloads: give them a pipe, as in: wiremamba generate … \
+-w - | tcpreplay -i tap0 -",
+        keys.join(", ")
+    )
 }
 
 pub(super) fn run(args: &ExecArgs) -> Result<()> {

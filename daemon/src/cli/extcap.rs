@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use wiremamba_model::generate::{OPTIONS, OptionKind};
 
 use super::{Context, Misuse, print_status, print_text};
 use crate::job::model::{self, SamplingArgs};
@@ -87,24 +88,28 @@ pub(super) fn run(mut args: ExtcapArgs, context: &Context) -> Result<()> {
     capture(args, &fifo, context)
 }
 
-/// The options as Wireshark shows them.
+/// The options as Wireshark shows them: those of a model, and the pace.
 fn options() -> String {
-    [
-        ("model", "Model", "string", MODEL, "Folder that wiremamba train wrote, or the service's store"),
-        ("label", "Label", "string", "", "Label of the flows; all labels take turns where empty"),
-        ("flows-per-second", "Flows a second", "double", "20", "New flows a second, on average"),
-        ("packets", "Packets", "string", "", "Stop after this many packets; never where empty"),
-        ("temperature", "Temperature", "double", "1", "Below 1 more usual, above 1 more unusual traffic"),
-        ("seed", "Seed", "unsigned", "1", "Same seed, same packets"),
-        ("topspeed", "As fast as they come", "boolflag", "false", "Otherwise packets come at their times"),
-    ]
-    .iter()
-    .enumerate()
-    .map(|(number, (option, display, kind, default, help))| {
-        let default = if default.is_empty() { String::new() } else { format!("{{default={default}}}") };
-        format!("arg {{number={number}}}{{call=--{option}}}{{display={display}}}{{type={kind}}}{default}{{tooltip={help}}}\n")
-    })
-    .collect()
+    let of_model = OPTIONS.iter().map(|option| {
+        let kind = match option.kind {
+            OptionKind::Integer if option.default.is_some() => "unsigned",
+            OptionKind::Number => "double",
+            // A number without a default is empty, which only a text can be.
+            OptionKind::Folder | OptionKind::Text | OptionKind::Integer => "string",
+        };
+        let default = if option.is_required { Some(MODEL) } else { option.default };
+        (option.key.replace('_', "-"), kind, default, option.help)
+    });
+    let pace =
+        ("topspeed".to_owned(), "boolflag", Some("false"), "Give packets as fast as they come, not at their times");
+    let line = |(number, (option, kind, default, help)): (usize, (String, &str, Option<&str>, &str))| {
+        let default = default.map_or_else(String::new, |default| format!("{{default={default}}}"));
+        let display = option.replace('-', " ");
+        format!(
+            "arg {{number={number}}}{{call=--{option}}}{{display={display}}}{{type={kind}}}{default}{{tooltip={help}}}\n"
+        )
+    };
+    of_model.chain([pace]).enumerate().map(line).collect()
 }
 
 /// Writes packets to Wireshark's pipe until it closes it.
@@ -150,13 +155,14 @@ mod tests {
 
     use super::*;
 
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        _args: ExtcapArgs,
+    }
+
     #[test]
     fn every_option_that_wireshark_is_told_of_is_one() {
-        #[derive(clap::Parser)]
-        struct Cli {
-            #[command(flatten)]
-            _args: ExtcapArgs,
-        }
         let command = Cli::command();
         let text = options();
         for line in text.lines() {
@@ -164,6 +170,20 @@ mod tests {
             let (option, _) = option.split_once('}').unwrap();
             assert!(command.get_arguments().any(|a| a.get_long() == Some(option)), "{option}");
         }
-        assert_eq!(text.lines().count(), 7);
+        assert_eq!(text.lines().count(), OPTIONS.len() + 1);
+    }
+
+    /// The command line's own help says more than a table could (values, conflicts); what both say is the same.
+    #[test]
+    fn the_command_line_and_the_table_of_options_agree() {
+        let command = Cli::command();
+        for option in OPTIONS {
+            let long = option.key.replace('_', "-");
+            let arg = command.get_arguments().find(|a| a.get_long() == Some(long.as_str())).unwrap();
+            assert_eq!(arg.get_help().unwrap().to_string(), option.help, "{long}");
+            if let Some(default) = option.default {
+                assert_eq!(arg.get_default_values(), [default], "{long}");
+            }
+        }
     }
 }

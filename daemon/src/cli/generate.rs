@@ -76,7 +76,11 @@ pub(super) fn run(args: GenerateArgs, context: &Context) -> Result<()> {
             interrupted = true;
             break;
         }
-        let Next::Packet(packet) = source.next_packet()? else { break };
+        let packet = match source.next_packet()? {
+            Next::Packet(packet) => packet,
+            Next::Idle => continue,
+            Next::End => break,
+        };
         match sink.send(&packet) {
             Ok(()) => bar.inc(1),
             Err(SinkError::Closed { .. }) => break,
@@ -86,7 +90,7 @@ pub(super) fn run(args: GenerateArgs, context: &Context) -> Result<()> {
     bar.finish_and_clear();
     let report = sink.finish()?;
     let seconds = started.elapsed().as_secs_f64();
-    let counters = source.counters();
+    let counters = source.0.counters();
     let summary = Summary {
         flows: counters.flows,
         packets: report.packets,

@@ -39,11 +39,17 @@ pub(super) fn inspect(name: &PluginName, json: bool) -> Result<()> {
     if json {
         return print_json(&about);
     }
-    print_text(&format!(
+    let mut text = format!(
         "{}: a packet source\n  name      {}\n  interface version {}, a table of {} bytes\n",
         name.path.display(),
         about.name,
         about.abi_version,
         about.table_bytes
-    ))
+    );
+    for option in &about.options {
+        let default = option.default.as_ref().map_or_else(String::new, |default| format!(" [default: {default}]"));
+        let required = if option.required { "; needed" } else { "" };
+        text += &format!("  {:<18} {} ({}{required}){default}\n", option.key, option.help, option.kind);
+    }
+    print_text(&text)
 }

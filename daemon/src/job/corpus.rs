@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use wiremamba_model::codec::LabelId;
 use wiremamba_model::flow::{Flow, Session, SessionLimits, into_sessions};
 
-use super::mix;
 use crate::source::collection::{LabelledCapture, ManifestFilter, from_manifest, from_paths};
 use crate::source::flows::{FlowSet, LabelledFlow, Progress, ReadLimits, read_flows};
+use wiremamba_model::generate::label_id;
 
 /// Which captures to read, as arguments of a command.
 #[derive(Debug, Args)]
@@ -138,7 +138,7 @@ impl Corpus {
     /// # Errors
     /// A label that is not in `labels`.
     pub fn into_sessions(self, labels: &[String]) -> Result<Vec<(LabelId, Session)>> {
-        let ids = self.set.labels.iter().map(|name| mix::id(name, labels)).collect::<Result<Vec<_>>>()?;
+        let ids = self.set.labels.iter().map(|name| Ok(label_id(name, labels)?)).collect::<Result<Vec<_>>>()?;
         Ok(self.sessions.into_iter().map(|(id, session)| (ids[usize::from(id.0)], session)).collect())
     }
 }

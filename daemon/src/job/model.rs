@@ -6,15 +6,15 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use wiremamba_model::checkpoint::Checkpoint;
-use wiremamba_model::codec::{Codec, CodecSpec, LabelId, Token, from_spec};
+use wiremamba_model::codec::{Codec, CodecSpec, LabelId, from_spec};
 use wiremamba_model::device::Device;
 use wiremamba_model::engine::CpuEngine;
 use wiremamba_model::flow::Session;
-use wiremamba_model::generate::{Arrivals, GenerateOptions, Generator, Request, Sampling};
+use wiremamba_model::generate::{GenerateOptions, LabelChoice, Labels, Prompt, Sampling, Traffic, TrafficOptions};
 use wiremamba_model::packet::Timestamp;
 
 use super::corpus::Sample;
-use super::mix::{self, Labels};
+use super::mix;
 use super::plan::PlanArgs;
 use super::ranges;
 use crate::source::flows::{ReadLimits, read_flows};
@@ -49,7 +49,7 @@ pub struct SamplingArgs {
     #[arg(long, value_enum, default_value_t = Sample::Flow, requires = "prompt")]
     pub prompt_sample: Sample,
     /// Below 1 more usual, above 1 more unusual tokens; 0 takes the likeliest
-    #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true, value_parser = ranges::temperature)]
+    #[arg(long, value_name = "T", default_value = "1", allow_negative_numbers = true, value_parser = ranges::temperature)]
     pub temperature: f32,
     /// Draw among the K likeliest tokens; 0 is all
     #[arg(long, value_name = "K", default_value_t = 0)]
@@ -64,13 +64,13 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = ranges::at_least_one)]
     pub streams: usize,
     /// Most packets of a flow
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(long, value_name = "N", default_value = "10000")]
     pub flow_packets_max: usize,
     /// Most tokens of a flow
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub flow_tokens_max: usize,
     /// New flows a second, on average
-    #[arg(long, value_name = "RATE", default_value_t = 20.0)]
+    #[arg(long, value_name = "RATE", default_value = "20")]
     pub flows_per_second: f64,
     /// Time of the first packet, in seconds since 1970
     #[arg(long, value_name = "SECONDS", default_value_t = 1_700_000_000)]
@@ -109,36 +109,34 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
     let Model { checkpoint, codec } = open(path)?;
     tracing::info!(device, model = %checkpoint.path.display(), "generating");
     let codec = with_plan(codec, &args.plan)?;
-    let mut labels = match args.mix.as_slice() {
-        [] => Labels::in_turn(&args.labels, codec.as_ref())?,
-        mix => Labels::drawn(mix, args.seed, codec.as_ref())?,
+    let labels = match args.mix.as_slice() {
+        [] => LabelChoice::InTurn(args.labels.clone()),
+        mix => LabelChoice::Drawn(mix.to_vec()),
     };
     let prompts = match &args.prompt {
-        Some(capture) => prompts(capture, args.prompt_sample, args.prompt_packets, &labels.ids(), codec.as_ref())?,
+        Some(capture) => {
+            let labels = Labels::new(&labels, args.seed, codec.as_ref())?.ids();
+            prompts(capture, args.prompt_sample, args.prompt_packets, &labels, codec.as_ref())?
+        }
         None => Vec::new(),
     };
-    let options = GenerateOptions {
-        // No more streams than flows: the rest would compute for nobody.
-        streams: args.flows.map_or(args.streams, |flows| args.streams.min(flows as usize)),
-        seed: args.seed,
-        sampling: Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p },
-        tokens_max: args.flow_tokens_max,
-        packets_max: args.flow_packets_max.min(args.packets.map_or(usize::MAX, |p| p as usize)),
-        mask: !args.no_mask,
-    };
-    let arrivals = Arrivals::new(Timestamp::from_parts(args.start, 0), args.flows_per_second, args.seed)?;
-    let starts = arrivals.clone();
-    let requests = starts.enumerate().map(move |(i, start)| match prompts.get(i % prompts.len().max(1)) {
-        Some((label, tokens)) => Request { label: *label, prompt: Some(tokens.clone()), start },
-        None => Request { label: labels.next().expect("labels do not end"), prompt: None, start },
-    });
-    let requests: Box<dyn Iterator<Item = Request> + Send> = match args.flows {
-        Some(flows) => Box::new(requests.take(flows as usize)),
-        None => Box::new(requests),
+    let options = TrafficOptions {
+        labels,
+        flows: args.flows,
+        packets: args.packets,
+        flows_per_second: args.flows_per_second,
+        start: Timestamp::from_parts(args.start, 0),
+        generate: GenerateOptions {
+            streams: args.streams,
+            seed: args.seed,
+            sampling: Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p },
+            tokens_max: args.flow_tokens_max,
+            packets_max: args.flow_packets_max,
+            mask: !args.no_mask,
+        },
     };
     let engine = CpuEngine::new(checkpoint.params)?;
-    let generator = Generator::new(Box::new(engine), codec, options, requests)?;
-    Ok(ModelSource::new(generator, arrivals, args.packets))
+    Ok(ModelSource(Traffic::new(Box::new(engine), codec, options, prompts)?))
 }
 
 /// The codec with its plan changed as `args` say.
@@ -159,7 +157,7 @@ fn prompts(
     packets: usize,
     labels: &[LabelId],
     codec: &dyn Codec,
-) -> Result<Vec<(LabelId, Vec<Token>)>> {
+) -> Result<Vec<Prompt>> {
     let captures = crate::source::collection::from_paths(&[capture.to_owned()], None)?;
     let set = read_flows(&captures, &ReadLimits::default(), |_| {}).context("cannot read --prompt")?;
     let prompt = |(i, (_, session)): (usize, (usize, Session))| {

@@ -11,6 +11,7 @@ use wiremamba_model::checkpoint::{Checkpoint, Contents, Lineage, Store, Version,
 use wiremamba_model::codec::wire::WireCodec;
 use wiremamba_model::codec::{Codec, LabelId};
 use wiremamba_model::engine::CpuEngine;
+use wiremamba_model::generate::label_id;
 use wiremamba_model::mamba::{MambaConfig, Params, Preset};
 use wiremamba_model::train::{Dataset, DatasetLimits, TrainOptions, Trainer};
 use wiremamba_model::wire::plan::Plan;
@@ -18,7 +19,6 @@ use wiremamba_model::wire::plan::Plan;
 use super::config::{Config, LearnConfig, ModelConfig};
 use super::rehearsal::{Rehearsal, eval_options};
 use super::samples::{Batch, Sample};
-use crate::job::mix;
 
 /// Steps of warm-up, as a part of a round, where the optimiser's moments begin at zero.
 const WARMUP_PART: u64 = 5;
@@ -122,7 +122,7 @@ impl Learner {
 
     /// The number of a label.
     pub(super) fn label(&self, name: &str) -> Result<LabelId> {
-        mix::id(name, &self.labels)
+        Ok(label_id(name, &self.labels)?)
     }
 
     /// The model in use.

@@ -7,11 +7,11 @@ use rand_chacha::ChaCha8Rng;
 use wiremamba_model::checkpoint::Checkpoint;
 use wiremamba_model::codec::Codec;
 use wiremamba_model::engine::CpuEngine;
+use wiremamba_model::generate::label_id;
 use wiremamba_model::train::{Dataset, DatasetLimits, EvalOptions, TrainOptions, evaluate};
 
 use super::config::LearnConfig;
 use crate::job::corpus::Sample;
-use crate::job::mix;
 use crate::source::collection::from_paths;
 use crate::source::flows::{ReadLimits, read_flows};
 
@@ -42,7 +42,7 @@ impl Rehearsal {
         for warning in &set.warnings {
             tracing::warn!(capture = %warning.path.display(), "rehearsal: {}", warning.problem);
         }
-        let labels = set.labels.iter().map(|name| mix::id(name, codec.labels())).collect::<Result<Vec<_>>>()?;
+        let labels = set.labels.iter().map(|name| Ok(label_id(name, codec.labels())?)).collect::<Result<Vec<_>>>()?;
         let flows = Sample::Flow.make(std::mem::take(&mut set.flows));
         let sessions: Vec<_> = flows.into_iter().map(|(place, session)| (labels[place], session)).collect();
         let limits = DatasetLimits { sample_tokens_max: usize::MAX, ..DatasetLimits::default() };

@@ -11,15 +11,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use wiremamba_model::engine::CpuEngine;
-use wiremamba_model::generate::{Arrivals, GenerateOptions, GeneratedFlow, Generator, Request, Sampling};
+use wiremamba_model::generate::{
+    Arrivals, GenerateOptions, GeneratedFlow, Generator, HELD_PACKETS_MAX, LabelChoice, Labels, Request, Sampling,
+    Timeline,
+};
 use wiremamba_model::packet::{Packet, Timestamp};
 
 use super::config::ReplayConfig;
 use super::learner::InUse;
 use super::open::Opening;
-use crate::job::mix::Labels;
 use crate::replay::{self, Pace, ReplayCounters, ReplayOptions};
-use crate::source::model::ModelSource;
 use crate::source::{Next, PacketSource, SourceError};
 
 /// Packets that wait for their times: seconds of work for the generator, so that a new model has time to begin.
@@ -249,14 +250,12 @@ struct Current {
 impl Generating {
     fn new(config: &ReplayConfig, start: Timestamp, model: Arc<ModelSlot>) -> Result<Self> {
         let arrivals = Arrivals::new(start, config.flows_per_second, config.seed)?;
-        let mut labels = Vec::new();
-        if let Some(model) = model.newest() {
-            let mix: Vec<(String, u32)> = config.mix.iter().map(|(name, weight)| (name.clone(), *weight)).collect();
-            labels.push(match mix.as_slice() {
-                [] => Labels::in_turn(&[], model.codec.as_ref())?,
-                mix => Labels::drawn(mix, config.seed, model.codec.as_ref())?,
-            });
-        }
+        let mix: Vec<(String, u32)> = config.mix.iter().map(|(name, weight)| (name.clone(), *weight)).collect();
+        let choice = if mix.is_empty() { LabelChoice::default() } else { LabelChoice::Drawn(mix) };
+        let labels = match model.newest() {
+            Some(model) => Some(Labels::new(&choice, config.seed, model.codec.as_ref())?),
+            None => None,
+        };
         let labels = labels.into_iter().flatten();
         let requests = labels.zip(arrivals.clone()).map(|(label, start)| Request { label, prompt: None, start });
         let options = GenerateOptions {
@@ -274,9 +273,8 @@ impl Generating {
     /// Puts the packets in their order into `packets`, until nobody takes them.
     fn into(mut self, packets: &SyncSender<Packet>) {
         let arrivals = self.arrivals.clone();
-        let mut source = ModelSource::of_flows(Box::new(move || self.next_flow()), arrivals, None);
-        while let Ok(Next::Packet(packet)) = source.next_packet() {
-            if packets.send(packet).is_err() {
+        for next in Timeline::new(move || self.next_flow(), arrivals, HELD_PACKETS_MAX) {
+            if packets.send(next.packet).is_err() {
                 return;
             }
         }

@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use wiremamba_host::{OpenPlugin, Plugin, Taken};
+use wiremamba_host::{Interrupter, LogLevel, OpenPlugin, Plugin, PluginOption, Taken, ValueKind};
 use wiremamba_model::packet::{LinkType, Packet, Timestamp};
 
 use super::{Next, PacketSource, SourceError};
@@ -20,6 +20,43 @@ pub struct PluginAbout {
     pub abi_version: u32,
     /// Bytes of its table.
     pub table_bytes: u32,
+    /// The keys of its configuration.
+    pub options: Vec<OptionAbout>,
+}
+
+/// A key of a plugin's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct OptionAbout {
+    /// Its name.
+    pub key: String,
+    /// What its value is: text, folder, integer or number.
+    pub kind: &'static str,
+    /// What it is when it is not given.
+    pub default: Option<String>,
+    /// What it does.
+    pub help: String,
+    /// Whether it has to be given.
+    pub required: bool,
+    /// Whether it may be given several times.
+    pub repeatable: bool,
+}
+
+impl From<PluginOption> for OptionAbout {
+    fn from(option: PluginOption) -> Self {
+        Self {
+            kind: match option.kind {
+                ValueKind::Text => "text",
+                ValueKind::Folder => "folder",
+                ValueKind::Integer => "integer",
+                ValueKind::Number => "number",
+            },
+            key: option.key,
+            default: option.default,
+            help: option.help,
+            required: option.is_required,
+            repeatable: option.is_repeatable,
+        }
+    }
 }
 
 /// What the library at `path` says of itself.
@@ -29,7 +66,8 @@ pub struct PluginAbout {
 pub fn describe(path: &Path) -> Result<PluginAbout, PluginError> {
     let plugin = Plugin::load(path)?;
     let (abi_version, table_bytes) = plugin.version();
-    Ok(PluginAbout { name: plugin.name(), abi_version, table_bytes })
+    let options = plugin.options().into_iter().map(OptionAbout::from).collect();
+    Ok(PluginAbout { name: plugin.name(), abi_version, table_bytes, options })
 }
 
 /// Packets of a plugin's source.
@@ -42,7 +80,22 @@ impl PluginSource {
     /// # Errors
     /// It is no packet source of this version, or cannot be opened with this configuration.
     pub fn open(name: &PluginName) -> Result<Self, PluginError> {
-        Ok(Self(Plugin::load(&name.path)?.open(&name.config)?))
+        Ok(Self(Plugin::load(&name.path)?.open(&name.config, log)?))
+    }
+
+    /// Interrupts it from other threads.
+    pub fn interrupter(&self) -> Interrupter {
+        self.0.interrupter()
+    }
+}
+
+/// What a plugin has to say, among what this program has to say.
+fn log(level: LogLevel, text: &str) {
+    match level {
+        LogLevel::Error => tracing::error!(target: "plugin", "{text}"),
+        LogLevel::Warn => tracing::warn!(target: "plugin", "{text}"),
+        LogLevel::Info => tracing::info!(target: "plugin", "{text}"),
+        LogLevel::Debug => tracing::debug!(target: "plugin", "{text}"),
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::task::Poll;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::generator::GeneratedFlow;
+use super::generator::{GeneratedFlow, Generator};
 use super::sampling::unit;
 use crate::codec::LabelId;
+use crate::flow::{Direction, FiveTuple, dissect};
 use crate::packet::{Packet, Timestamp};
 
 /// A rate that no arrival process has.
@@ -65,6 +67,8 @@ pub struct TimelinePacket {
     pub flow: u64,
     /// Label of its flow.
     pub label: LabelId,
+    /// Who sent it, seen from the first packet of its flow.
+    pub direction: Direction,
     /// Packets of its flow that are still to come.
     pub left: usize,
     /// The packet.
@@ -86,13 +90,34 @@ pub struct TimelineCounters {
     pub held_packets_peak: usize,
 }
 
+/// Where flows come from, in the order of their starts.
+pub trait Flows {
+    /// The next flow, `None` after the last. Pending means that it is being worked on, and to call again.
+    fn poll_flow(&mut self) -> Poll<Option<GeneratedFlow>>;
+}
+
+impl Flows for Generator {
+    fn poll_flow(&mut self) -> Poll<Option<GeneratedFlow>> {
+        Generator::poll_flow(self)
+    }
+}
+
+impl<F: FnMut() -> Option<GeneratedFlow>> Flows for F {
+    fn poll_flow(&mut self) -> Poll<Option<GeneratedFlow>> {
+        Poll::Ready(self())
+    }
+}
+
+/// Packets held by default: some 20 MB.
+pub const HELD_PACKETS_MAX: usize = 50_000;
+
 /// Merges the packets of flows in the order of their times.
 ///
-/// Flows are taken from `next_flow` (ordered by start) no earlier than needed: all packets before the next start are given
+/// Flows are taken from `flows` (ordered by start) no earlier than needed: all packets before the next start are given
 /// out first, so that a replay can send them while the next flow is computed. Not more than `held_packets_max` and one
 /// flow are held: beyond, the next flow is postponed until there is room, whole and with its gaps, and counted.
 pub struct Timeline<F> {
-    next_flow: F,
+    flows: F,
     /// Start times of the flows to come; `None` when there are no more.
     starts: Option<Arrivals>,
     held: BinaryHeap<Reverse<Held>>,
@@ -102,14 +127,11 @@ pub struct Timeline<F> {
     counters: TimelineCounters,
 }
 
-impl<F: FnMut() -> Option<GeneratedFlow>> Timeline<F> {
-    /// Packets held by default: some 20 MB.
-    pub const HELD_PACKETS_MAX: usize = 50_000;
-
-    /// A time line of the flows that `next_flow` gives, which were asked for at the times of `starts`.
-    pub fn new(next_flow: F, starts: Arrivals, held_packets_max: usize) -> Self {
+impl<F: Flows> Timeline<F> {
+    /// A time line of `flows`, which were asked for at the times of `starts`; see [`HELD_PACKETS_MAX`].
+    pub fn new(flows: F, starts: Arrivals, held_packets_max: usize) -> Self {
         Self {
-            next_flow,
+            flows,
             starts: Some(starts),
             held: BinaryHeap::new(),
             held_packets: 0,
@@ -124,12 +146,44 @@ impl<F: FnMut() -> Option<GeneratedFlow>> Timeline<F> {
         self.counters
     }
 
-    /// Takes in the next flow; at its end there are no more starts.
-    fn take_flow(&mut self) {
-        let Some(mut flow) = (self.next_flow)() else {
-            self.starts = None;
-            return;
-        };
+    /// Where the flows come from.
+    pub fn flows(&self) -> &F {
+        &self.flows
+    }
+
+    /// Takes it apart; packets held are lost.
+    pub fn into_flows(self) -> F {
+        self.flows
+    }
+
+    /// Whether the next packet is there already, so that no flow has to be waited for.
+    pub fn is_ready(&self) -> bool {
+        let Some(Reverse(first)) = self.held.peek() else { return self.starts.is_none() };
+        let is_full = self.held_packets >= self.held_packets_max.max(1);
+        self.starts.as_ref().is_none_or(|starts| is_full || first.key.0 < starts.peek())
+    }
+
+    /// The next packet, `None` after the last; pending while the flow that may begin before it is worked on.
+    pub fn poll_packet(&mut self) -> Poll<Option<TimelinePacket>> {
+        while !self.is_ready() {
+            match self.flows.poll_flow() {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(flow)) => self.take_flow(flow),
+                Poll::Ready(None) => self.starts = None,
+            }
+        }
+        let Some(Reverse(held)) = self.held.pop() else { return Poll::Ready(None) };
+        let Held { key: (ts, flow), label, packet, rest, orig } = held;
+        self.last = ts;
+        self.held_packets -= 1;
+        self.counters.packets += 1;
+        let (left, direction) = (rest.len(), direction(orig, &packet));
+        self.hold(flow, label, rest, orig);
+        Poll::Ready(Some(TimelinePacket { flow, label, direction, left, packet }))
+    }
+
+    /// Takes in a flow.
+    fn take_flow(&mut self, mut flow: GeneratedFlow) {
         if let Some(starts) = &mut self.starts {
             starts.next();
         }
@@ -138,7 +192,7 @@ impl<F: FnMut() -> Option<GeneratedFlow>> Timeline<F> {
             self.counters.empty_flows += 1;
             return;
         };
-        let late_ns = self.last.nanos_since(first.ts);
+        let (orig, late_ns) = (tuple(first), self.last.nanos_since(first.ts));
         if late_ns > 0 && self.counters.packets > 0 {
             self.counters.postponed_flows += 1;
             for packet in &mut flow.packets {
@@ -147,41 +201,40 @@ impl<F: FnMut() -> Option<GeneratedFlow>> Timeline<F> {
         }
         self.held_packets += flow.packets.len();
         self.counters.held_packets_peak = self.counters.held_packets_peak.max(self.held_packets);
-        self.hold(flow.index, flow.label, flow.packets.into_iter());
+        self.hold(flow.index, flow.label, flow.packets.into_iter(), orig);
     }
 
     /// Holds what is left of a flow.
-    fn hold(&mut self, flow: u64, label: LabelId, mut rest: std::vec::IntoIter<Packet>) {
+    fn hold(&mut self, flow: u64, label: LabelId, mut rest: std::vec::IntoIter<Packet>, orig: Option<FiveTuple>) {
         if let Some(packet) = rest.next() {
-            self.held.push(Reverse(Held { key: (packet.ts, flow), label, packet, rest }));
+            self.held.push(Reverse(Held { key: (packet.ts, flow), label, packet, rest, orig }));
         }
     }
 }
 
-impl<F: FnMut() -> Option<GeneratedFlow>> Iterator for Timeline<F> {
+fn tuple(packet: &Packet) -> Option<FiveTuple> {
+    dissect(packet.linktype, &packet.data).ok().map(|dissected| dissected.tuple)
+}
+
+/// Which way `packet` goes, where the first packet of its flow went from `orig`. A session is one client's: what does not
+/// go to its address comes from it.
+fn direction(orig: Option<FiveTuple>, packet: &Packet) -> Direction {
+    match (orig, tuple(packet)) {
+        (Some(orig), Some(tuple)) if orig.orig == tuple.resp && orig.orig != tuple.orig => Direction::Resp,
+        (Some(orig), Some(tuple)) if orig.reversed() == tuple => Direction::Resp,
+        _ => Direction::Orig,
+    }
+}
+
+/// Waits for what is pending, by asking on.
+impl<F: Flows> Iterator for Timeline<F> {
     type Item = TimelinePacket;
 
     fn next(&mut self) -> Option<TimelinePacket> {
         loop {
-            let is_full = self.held_packets >= self.held_packets_max.max(1);
-            let first = self.held.peek().map(|Reverse(h)| h.key.0);
-            let is_due = match (first, &self.starts) {
-                (Some(first), Some(starts)) => is_full || first < starts.peek(),
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (None, None) => return None,
-            };
-            if !is_due {
-                self.take_flow();
-                continue;
+            if let Poll::Ready(packet) = self.poll_packet() {
+                return packet;
             }
-            let Reverse(Held { key: (ts, flow), label, packet, rest }) = self.held.pop()?;
-            self.last = ts;
-            self.held_packets -= 1;
-            self.counters.packets += 1;
-            let left = rest.len();
-            self.hold(flow, label, rest);
-            return Some(TimelinePacket { flow, label, left, packet });
         }
     }
 }
@@ -193,6 +246,8 @@ struct Held {
     label: LabelId,
     packet: Packet,
     rest: std::vec::IntoIter<Packet>,
+    /// 5-tuple of the flow's first packet, where it has one.
+    orig: Option<FiveTuple>,
 }
 
 impl PartialEq for Held {

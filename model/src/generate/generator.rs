@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Poll;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -267,19 +268,29 @@ impl Generator {
     /// The next flow in the order of requests; `None` when all were delivered.
     pub fn next_flow(&mut self) -> Option<GeneratedFlow> {
         loop {
-            self.admit();
-            match self.window.front_mut() {
-                None => return None,
-                Some(first) => {
-                    if let Some(flow) = first.take() {
-                        self.window.pop_front();
-                        self.delivered += 1;
-                        return Some(flow);
-                    }
-                }
+            if let Poll::Ready(flow) = self.poll_flow() {
+                return flow;
             }
-            self.step();
         }
+    }
+
+    /// As [`next_flow`](Self::next_flow), but after one step of the network at most, so that the caller can do something else
+    /// in between: pending means to call again, and nothing wakes anybody.
+    pub fn poll_flow(&mut self) -> Poll<Option<GeneratedFlow>> {
+        self.admit();
+        let Some(first) = self.window.front_mut() else { return Poll::Ready(None) };
+        if let Some(flow) = first.take() {
+            self.window.pop_front();
+            self.delivered += 1;
+            return Poll::Ready(Some(flow));
+        }
+        self.step();
+        Poll::Pending
+    }
+
+    /// The network, for another generator.
+    pub fn into_model(self) -> Box<dyn Mamba> {
+        self.model
     }
 
     /// Sums over all flows so far.
@@ -288,8 +299,8 @@ impl Generator {
     }
 
     /// The codec.
-    pub fn codec(&self) -> &dyn Codec {
-        &*self.codec
+    pub fn codec(&self) -> &Arc<dyn Codec> {
+        &self.codec
     }
 
     /// Gives every free stream a request, as long as there are requests and the window has room.

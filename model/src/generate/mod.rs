@@ -1,14 +1,21 @@
 //! Generation: tokens drawn from a network, many streams in one batch, and the packets they stand for on one time line.
 //!
 //! [`Generator`] turns requests into flows, in order. [`Arrivals`] says when flows start, and [`Timeline`] puts the packets
-//! of overlapping flows in the order of their times. Same checkpoint, seed and streams give the same packets.
+//! of overlapping flows in the order of their times. [`Traffic`] is all of it together: a checkpoint and what is asked of it
+//! in, packets out. Same checkpoint and seed give the same packets, whatever the number of streams.
 
 mod arrivals;
 mod generator;
+mod labels;
+mod options;
 mod sampling;
+mod traffic;
 
-pub use arrivals::{Arrivals, ArrivalsError, Timeline, TimelineCounters, TimelinePacket};
+pub use arrivals::{Arrivals, ArrivalsError, Flows, HELD_PACKETS_MAX, Timeline, TimelineCounters, TimelinePacket};
 pub use generator::{
     End, GenerateError, GenerateOptions, GeneratedFlow, Generator, GeneratorCounters, Request, Requests,
 };
+pub use labels::{LabelChoice, Labels, LabelsError, label_id};
+pub use options::{OPTIONS, OptionKind, OptionSpec};
 pub use sampling::{Picker, Sampling};
+pub use traffic::{Prompt, Traffic, TrafficError, TrafficOptions};

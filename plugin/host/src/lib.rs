@@ -5,14 +5,21 @@
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use libloading::Library;
-use wiremamba_abi::{ABI_VERSION, END, ENTRY_SYMBOL, ERROR, Entry, IDLE, PACKET, SourcePacket, SourceTable};
+use wiremamba_abi::{
+    ABI_VERSION, DIRECTION_SERVER, DIRECTION_UNKNOWN, END, ENTRY_SYMBOL, ERROR, Entry, IDLE, INTERRUPTED, LOG_DEBUG,
+    LOG_ERROR, LOG_INFO, LOG_WARN, OPTION_FOLDER, OPTION_INTEGER, OPTION_NUMBER, OPTION_REPEATABLE, OPTION_REQUIRED,
+    PACKET, SourceHost, SourceOption, SourcePacket, SourceTable,
+};
 
 /// Room for what a source says when it cannot be opened.
 const ERROR_BYTES: usize = 1024;
 /// Longest packet that is taken from a source: libpcap's MAXIMUM_SNAPLEN.
 const PACKET_BYTES_MAX: u32 = 262_144;
+/// Most options that a library is asked for, so that one without an end ends.
+const OPTIONS_MAX: u32 = 1000;
 
 /// Why a library gives no packets.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +59,14 @@ pub enum PluginError {
         path: PathBuf,
         /// Its size.
         found: u32,
+    },
+    /// A function that every source has is null.
+    #[error("{path} is no packet source: its table has no function {function}")]
+    NoFunction {
+        /// The library.
+        path: PathBuf,
+        /// What is missing.
+        function: &'static str,
     },
     /// The source cannot be opened.
     #[error("{name}: {text}")]
@@ -113,11 +128,85 @@ pub struct TakenPacket<'a> {
     pub len: u32,
     /// `LINKTYPE_` number of the first header; it fits into 16 bits.
     pub linktype: u32,
+    /// Whether it comes from the client of its flow; `None` where that is not known.
+    pub from_client: Option<bool>,
+    /// Its flow; 0 where flows are not known.
+    pub flow_id: u64,
 }
+
+/// What the value of an option is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueKind {
+    /// Any text without a comma.
+    Text,
+    /// A folder.
+    Folder,
+    /// A whole number from 0.
+    Integer,
+    /// A number.
+    Number,
+}
+
+/// A key of a source's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginOption {
+    /// Its name.
+    pub key: String,
+    /// What its value is.
+    pub kind: ValueKind,
+    /// What it is when it is not given.
+    pub default: Option<String>,
+    /// What it does.
+    pub help: String,
+    /// Whether it has to be given.
+    pub is_required: bool,
+    /// Whether it may be given several times.
+    pub is_repeatable: bool,
+}
+
+/// How much a line of a source's log matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Something is not as it should be.
+    Warn,
+    /// For whoever wants to know.
+    Info,
+    /// For whoever looks for a fault.
+    Debug,
+}
+
+/// Takes a line of a source's log.
+pub type Log = fn(LogLevel, &str);
 
 /// A library that was checked. It stays loaded until the process ends.
 #[derive(Debug, Clone, Copy)]
-pub struct Plugin(&'static SourceTable);
+pub struct Plugin {
+    table: &'static SourceTable,
+    functions: Functions,
+}
+
+/// The functions that every source has.
+#[derive(Debug, Clone, Copy)]
+struct Functions {
+    open: unsafe extern "C" fn(*const c_char, *const SourceHost, *mut c_char, usize) -> *mut c_void,
+    next_packet: unsafe extern "C" fn(*mut c_void, *mut SourcePacket) -> i32,
+    geterr: unsafe extern "C" fn(*const c_void) -> *const c_char,
+    close: unsafe extern "C" fn(*mut c_void),
+}
+
+impl Functions {
+    /// Those of `table`, or the name of the one that is missing.
+    fn of(table: &SourceTable) -> Result<Self, &'static str> {
+        Ok(Self {
+            open: table.open.ok_or("open")?,
+            next_packet: table.next_packet.ok_or("next_packet")?,
+            geterr: table.geterr.ok_or("geterr")?,
+            close: table.close.ok_or("close")?,
+        })
+    }
+}
 
 impl Plugin {
     /// Loads `path`, and checks that it is a source of this version.
@@ -146,38 +235,79 @@ impl Plugin {
         // read before they say that there is more.
         let head = unsafe { table.cast::<[u32; 2]>().as_ref() };
         match head.copied() {
-            None => Err(PluginError::NoTable(path.to_owned())),
-            Some([found, _]) if found != ABI_VERSION => Err(PluginError::Version { path: path.to_owned(), found }),
-            Some([_, found]) if (found as usize) < size_of::<SourceTable>() => {
-                Err(PluginError::Size { path: path.to_owned(), found })
+            None => return Err(PluginError::NoTable(path.to_owned())),
+            Some([found, _]) if found != ABI_VERSION => {
+                return Err(PluginError::Version { path: path.to_owned(), found });
             }
-            // SAFETY: as above, and as large as this program's.
-            Some(_) => Ok(Self(unsafe { &*table })),
+            Some([_, found]) if (found as usize) < size_of::<SourceTable>() => {
+                return Err(PluginError::Size { path: path.to_owned(), found });
+            }
+            Some(_) => {}
         }
+        // SAFETY: as above, and as large as this program's.
+        let table = unsafe { &*table };
+        let functions =
+            Functions::of(table).map_err(|function| PluginError::NoFunction { path: path.to_owned(), function })?;
+        Ok(Self { table, functions })
     }
 
     /// Its own name for itself.
     pub fn name(self) -> String {
-        text_at(self.0.name)
+        text_at(self.table.name)
     }
 
     /// Version of the interface, and bytes of its table.
     pub fn version(self) -> (u32, u32) {
-        (self.0.abi_version, self.0.size)
+        (self.table.abi_version, self.table.size)
     }
 
-    /// Opens a source.
+    /// The keys of its configuration; none where it does not tell.
+    pub fn options(self) -> Vec<PluginOption> {
+        let Some(describe) = self.table.describe else { return Vec::new() };
+        let option = |index| {
+            let null = std::ptr::null();
+            let mut option = SourceOption { key: null, default_value: null, help: null, kind: 0, flags: 0 };
+            // SAFETY: `option` may be written.
+            let code = unsafe { describe(index, &raw mut option) };
+            (code == PACKET && !option.key.is_null()).then(|| PluginOption {
+                key: text_at(option.key),
+                kind: match option.kind {
+                    OPTION_FOLDER => ValueKind::Folder,
+                    OPTION_INTEGER => ValueKind::Integer,
+                    OPTION_NUMBER => ValueKind::Number,
+                    _ => ValueKind::Text,
+                },
+                default: (!option.default_value.is_null()).then(|| text_at(option.default_value)),
+                help: text_at(option.help),
+                is_required: option.flags & OPTION_REQUIRED != 0,
+                is_repeatable: option.flags & OPTION_REPEATABLE != 0,
+            })
+        };
+        (0..OPTIONS_MAX).map_while(option).collect()
+    }
+
+    /// Opens a source, whose log goes to `log`.
     ///
     /// # Errors
     /// It cannot be opened with this configuration.
-    pub fn open(self, config: &str) -> Result<OpenPlugin, PluginError> {
+    pub fn open(self, config: &str, log: Log) -> Result<OpenPlugin, PluginError> {
         let failed = |text| PluginError::Open { name: self.name(), text };
         let config = CString::new(config).map_err(|_| failed("the configuration has a zero byte".to_owned()))?;
+        let host = Box::new(SourceHost {
+            size: size_of::<SourceHost>() as u32,
+            reserved: 0,
+            log: Some(take_log),
+            log_arg: log as *mut c_void,
+        });
         let mut error = [0_u8; ERROR_BYTES];
-        // SAFETY: a C string and a buffer of the size that is told, both alive during the call.
-        let source = unsafe { (self.0.open)(config.as_ptr(), error.as_mut_ptr().cast(), ERROR_BYTES) };
+        // SAFETY: a C string and a buffer of the size that is told, both alive during the call; the host outlives the source.
+        let source =
+            unsafe { (self.functions.open)(config.as_ptr(), &raw const *host, error.as_mut_ptr().cast(), ERROR_BYTES) };
         match NonNull::new(source) {
-            Some(source) => Ok(OpenPlugin { plugin: self, source, packets: 0, is_over: false }),
+            Some(source) => {
+                let handle = Arc::new(Mutex::new(Some(Handle(source))));
+                Ok(OpenPlugin { plugin: self, source, handle, packets: 0, is_over: false, _host: host })
+            }
             None => {
                 let text = CStr::from_bytes_until_nul(&error).map(CStr::to_string_lossy).unwrap_or_default();
                 Err(failed(if text.is_empty() {
@@ -190,20 +320,62 @@ impl Plugin {
     }
 }
 
+/// Hands a line of a source's log to the [`Log`] that it was opened with.
+unsafe extern "C" fn take_log(log_arg: *mut c_void, level: i32, text: *const c_char) {
+    // SAFETY: what `Plugin::open` passed, by the contract of the header.
+    let log = unsafe { std::mem::transmute::<*mut c_void, Log>(log_arg) };
+    let level = match level {
+        ..=LOG_ERROR => LogLevel::Error,
+        LOG_WARN => LogLevel::Warn,
+        LOG_INFO => LogLevel::Info,
+        LOG_DEBUG.. => LogLevel::Debug,
+    };
+    log(level, &text_at(text));
+}
+
+/// A source for those functions that any thread may call.
+#[derive(Debug)]
+struct Handle(NonNull<c_void>);
+
+// SAFETY: only functions are called with it that any thread may call, by the contract of the header.
+unsafe impl Send for Handle {}
+
+/// Interrupts a source from another thread, as long as it is open.
+#[derive(Debug, Clone)]
+pub struct Interrupter {
+    plugin: Plugin,
+    handle: Arc<Mutex<Option<Handle>>>,
+}
+
+impl Interrupter {
+    /// Makes the call that is under way, or the next one, return soon.
+    pub fn interrupt(&self) {
+        // Held during the call, so that the source is not closed meanwhile.
+        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(handle), Some(interrupt)) = (handle.as_ref(), self.plugin.table.interrupt) {
+            // SAFETY: the source is open, and any thread may call this.
+            unsafe { interrupt(handle.0.as_ptr()) }
+        }
+    }
+}
+
 /// A source of a plugin; closed when dropped.
 #[derive(Debug)]
 pub struct OpenPlugin {
     plugin: Plugin,
     source: NonNull<c_void>,
+    handle: Arc<Mutex<Option<Handle>>>,
     packets: u64,
     is_over: bool,
+    /// The source may use it until it is closed.
+    _host: Box<SourceHost>,
 }
 
 // SAFETY: a source belongs to one thread at a time, which `&mut self` says, and to no certain one.
 unsafe impl Send for OpenPlugin {}
 
 impl OpenPlugin {
-    /// The next packet.
+    /// The next packet. An interrupted source has nothing yet, too.
     ///
     /// # Errors
     /// The source failed, or gave a packet that cannot be; it is over then.
@@ -211,10 +383,18 @@ impl OpenPlugin {
         if self.is_over {
             return Ok(Taken::End);
         }
-        let mut packet = SourcePacket { ts_ns: 0, data: std::ptr::null(), caplen: 0, len: 0, linktype: 0, reserved: 0 };
-        let table = self.plugin.0;
+        let mut packet = SourcePacket {
+            ts_ns: 0,
+            data: std::ptr::null(),
+            caplen: 0,
+            len: 0,
+            linktype: 0,
+            direction: DIRECTION_UNKNOWN,
+            flow_id: 0,
+        };
+        let functions = self.plugin.functions;
         // SAFETY: the source is open, and used by this thread alone; `packet` may be written.
-        let code = unsafe { (table.next_packet)(self.source.as_ptr(), &raw mut packet) };
+        let code = unsafe { (functions.next_packet)(self.source.as_ptr(), &raw mut packet) };
         match code {
             PACKET => match check(&packet) {
                 Ok(()) => {
@@ -223,18 +403,23 @@ impl OpenPlugin {
                 }
                 Err(text) => Err(self.failed(text.to_owned())),
             },
-            IDLE => Ok(Taken::Idle),
+            IDLE | INTERRUPTED => Ok(Taken::Idle),
             END => {
                 self.is_over = true;
                 Ok(Taken::End)
             }
             ERROR => {
                 // SAFETY: the source is open, and used by this thread alone.
-                let text = text_at(unsafe { (table.geterr)(self.source.as_ptr()) });
+                let text = text_at(unsafe { (functions.geterr)(self.source.as_ptr()) });
                 Err(self.failed(text))
             }
             other => Err(self.failed(format!("it returned {other}, which means nothing"))),
         }
+    }
+
+    /// Interrupts this source from other threads.
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter { plugin: self.plugin, handle: Arc::clone(&self.handle) }
     }
 
     fn failed(&mut self, text: String) -> PluginError {
@@ -245,8 +430,10 @@ impl OpenPlugin {
 
 impl Drop for OpenPlugin {
     fn drop(&mut self) {
+        // From here on nobody interrupts it.
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
         // SAFETY: the source is open, and given back once.
-        unsafe { (self.plugin.0.close)(self.source.as_ptr()) }
+        unsafe { (self.plugin.functions.close)(self.source.as_ptr()) }
     }
 }
 
@@ -257,6 +444,9 @@ fn check(packet: &SourcePacket) -> Result<(), &'static str> {
     }
     if u16::try_from(packet.linktype).is_err() {
         return Err("it gave a packet with an impossible link type");
+    }
+    if packet.direction > DIRECTION_SERVER {
+        return Err("it gave a packet with an impossible direction");
     }
     if packet.caplen > 0 && packet.data.is_null() {
         return Err("it gave a packet without bytes");
@@ -273,7 +463,14 @@ fn taken<'a>(packet: &SourcePacket) -> TakenPacket<'a> {
         // caller has borrowed the source until then.
         unsafe { std::slice::from_raw_parts(packet.data, packet.caplen as usize) }
     };
-    TakenPacket { ts_ns: packet.ts_ns, data, len: packet.len, linktype: packet.linktype }
+    TakenPacket {
+        ts_ns: packet.ts_ns,
+        data,
+        len: packet.len,
+        linktype: packet.linktype,
+        from_client: (packet.direction != DIRECTION_UNKNOWN).then_some(packet.direction != DIRECTION_SERVER),
+        flow_id: packet.flow_id,
+    }
 }
 
 fn text_at(text: *const c_char) -> String {

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use wiremamba_host::{Plugin, PluginName, Taken};
+use wiremamba_host::{LogLevel, Plugin, PluginName, Taken};
 
 use crate::names::{MODEL_VARIABLE, PREFIX, config};
 
@@ -55,7 +55,8 @@ fn generate(name: &[u8]) -> io::Result<File> {
     let library = std::env::var_os(LIBRARY_VARIABLE).map(PathBuf::from).or_else(beside);
     let path = library.ok_or_else(|| io::Error::other(format!("{LIBRARY_VARIABLE} does not name libwiremamba.so")))?;
     let name = PluginName { path, config };
-    let mut source = Plugin::load(&name.path).and_then(|plugin| plugin.open(&name.config)).map_err(io::Error::other)?;
+    let mut source =
+        Plugin::load(&name.path).and_then(|plugin| plugin.open(&name.config, log)).map_err(io::Error::other)?;
     let file = memory_file()?;
     let mut out = BufWriter::with_capacity(1 << 16, &file);
     let (mut linktype, mut bytes) = (None, 0_u64);
@@ -89,6 +90,13 @@ fn generate(name: &[u8]) -> io::Result<File> {
     out.flush()?;
     drop(out);
     Ok(file)
+}
+
+/// What a source has to say: to standard error, if it matters.
+fn log(level: LogLevel, text: &str) {
+    if matches!(level, LogLevel::Error | LogLevel::Warn) {
+        let _ = writeln!(io::stderr(), "wiremamba: {text}");
+    }
 }
 
 fn header(out: &mut impl Write, linktype: u32) -> io::Result<()> {

@@ -34,6 +34,11 @@ systemctl is-enabled wiremamba && exit 1
 getent passwd wiremamba wiremamba-opener
 cp wiremamba.toml /etc/wiremamba/wiremamba.toml
 
+step "for C programs"
+grep -q '^Version: [0-9.]*$' /usr/share/pkgconfig/wiremamba.pc
+grep -q '^#define WIREMAMBA_ABI_VERSION' /usr/include/wiremamba_source.h
+wiremamba inspect --plugin "$(sed -n 's|^source=${prefix}|/usr|p' /usr/share/pkgconfig/wiremamba.pc)"
+
 step start
 systemctl start wiremamba
 systemctl is-active wiremamba wiremamba-opener

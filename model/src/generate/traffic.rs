@@ -1,0 +1,178 @@
+//! A checkpoint and what is asked of it, made into packets on one time line.
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::arrivals::{Arrivals, ArrivalsError, HELD_PACKETS_MAX, Timeline, TimelineCounters, TimelinePacket};
+use super::generator::{GenerateError, GenerateOptions, Generator, GeneratorCounters, Request, Requests};
+use super::labels::{LabelChoice, Labels, LabelsError};
+use crate::codec::{Codec, LabelId, Token};
+use crate::mamba::Mamba;
+use crate::packet::Timestamp;
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrafficOptions {
+    /// Labels of the flows. Default: all, in turn.
+    pub labels: LabelChoice,
+    /// Flows at most. Default: endless.
+    pub flows: Option<u64>,
+    /// Packets at most. Default: endless.
+    pub packets: Option<u64>,
+    /// New flows a second, on average. Default 20.
+    pub flows_per_second: f64,
+    /// Time of the first packet. Default: 1,700,000,000 s after 1970.
+    pub start: Timestamp,
+    /// How to generate. Default: 64 streams, seed 1, 10,000 packets and 100,000 tokens of a flow at most.
+    pub generate: GenerateOptions,
+}
+
+impl Default for TrafficOptions {
+    fn default() -> Self {
+        Self {
+            labels: LabelChoice::default(),
+            flows: None,
+            packets: None,
+            flows_per_second: 20.0,
+            start: Timestamp::from_parts(1_700_000_000, 0),
+            generate: GenerateOptions { streams: 64, seed: 1, tokens_max: 100_000, ..GenerateOptions::default() },
+        }
+    }
+}
+
+/// The label and the tokens that a flow begins with.
+pub type Prompt = (LabelId, Vec<Token>);
+
+/// Why traffic cannot be generated.
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrafficError {
+    /// The labels.
+    #[error(transparent)]
+    Labels(#[from] LabelsError),
+    /// The rate.
+    #[error(transparent)]
+    Arrivals(#[from] ArrivalsError),
+    /// The network, or how to generate.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+}
+
+/// Packets of generated flows in the order of their times. Memory does not grow with the number of flows.
+pub struct Traffic {
+    timeline: Timeline<Generator>,
+    options: TrafficOptions,
+    prompts: Arc<[Prompt]>,
+    /// Packets still to be given; `None` for as many as there are.
+    left: Option<u64>,
+}
+
+impl Traffic {
+    /// The traffic that `options` ask for. Flows begin with `prompts` in turn, where there are any.
+    ///
+    /// # Errors
+    /// An option is outside its range, or asks for what the model does not have.
+    pub fn new(
+        model: Box<dyn Mamba>,
+        codec: Arc<dyn Codec>,
+        options: TrafficOptions,
+        prompts: Vec<Prompt>,
+    ) -> Result<Self, TrafficError> {
+        Self::begin(model, codec, options, prompts.into())
+    }
+
+    fn begin(
+        model: Box<dyn Mamba>,
+        codec: Arc<dyn Codec>,
+        options: TrafficOptions,
+        prompts: Arc<[Prompt]>,
+    ) -> Result<Self, TrafficError> {
+        let mut generate = options.generate;
+        generate.validate().map_err(GenerateError::from)?;
+        // No more streams than flows: the rest would compute for nobody.
+        let most =
+            |limit: Option<u64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit.max(1)).unwrap_or(usize::MAX));
+        generate.streams = generate.streams.min(most(options.flows));
+        generate.packets_max = generate.packets_max.min(most(options.packets));
+        let mut labels = Labels::new(&options.labels, generate.seed, codec.as_ref())?;
+        let arrivals = Arrivals::new(options.start, options.flows_per_second, generate.seed)?;
+        let given = Arc::clone(&prompts);
+        let requests = arrivals.clone().enumerate().map_while(move |(i, start)| {
+            Some(match given.get(i % given.len().max(1)) {
+                Some((label, tokens)) => Request { label: *label, prompt: Some(tokens.clone()), start },
+                None => Request { label: labels.next()?, prompt: None, start },
+            })
+        });
+        let requests: Requests = Box::new(requests.take(options.flows.map_or(usize::MAX, |flows| flows as usize)));
+        let generator = Generator::new(model, codec, generate, requests)?;
+        let timeline = Timeline::new(generator, arrivals, HELD_PACKETS_MAX);
+        Ok(Self { timeline, left: options.packets, options, prompts })
+    }
+
+    /// From the beginning, with another seed or with the same.
+    ///
+    /// # Errors
+    /// None that [`new`](Self::new) would not have had.
+    pub fn rewind(self, seed: u64) -> Result<Self, TrafficError> {
+        let Self { timeline, mut options, prompts, .. } = self;
+        let generator = timeline.into_flows();
+        let codec = Arc::clone(generator.codec());
+        options.generate.seed = seed;
+        Self::begin(generator.into_model(), codec, options, prompts)
+    }
+
+    /// The next packet, `None` after the last; pending after one step of the network, see [`Generator::poll_flow`].
+    pub fn poll_packet(&mut self) -> Poll<Option<TimelinePacket>> {
+        if self.left == Some(0) {
+            return Poll::Ready(None);
+        }
+        let packet = self.timeline.poll_packet();
+        if let (Some(left), Poll::Ready(Some(_))) = (&mut self.left, &packet) {
+            *left -= 1;
+        }
+        packet
+    }
+
+    /// Whether the next packet is there, or the end, so that nothing has to be computed for it.
+    pub fn is_ready(&self) -> bool {
+        self.left == Some(0) || self.timeline.is_ready()
+    }
+
+    /// What was generated so far; it is ahead of the packets given out.
+    pub fn counters(&self) -> GeneratorCounters {
+        self.timeline.flows().counters()
+    }
+
+    /// What was given out so far.
+    pub fn timeline_counters(&self) -> TimelineCounters {
+        self.timeline.counters()
+    }
+
+    /// What is asked for.
+    pub fn options(&self) -> &TrafficOptions {
+        &self.options
+    }
+
+    /// Names of the labels.
+    pub fn labels(&self) -> &[String] {
+        self.timeline.flows().codec().labels()
+    }
+}
+
+impl std::fmt::Debug for Traffic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Traffic").field("options", &self.options).field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl Iterator for Traffic {
+    type Item = TimelinePacket;
+
+    fn next(&mut self) -> Option<TimelinePacket> {
+        loop {
+            if let Poll::Ready(packet) = self.poll_packet() {
+                return packet;
+            }
+        }
+    }
+}
