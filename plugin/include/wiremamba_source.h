@@ -151,7 +151,7 @@ struct wiremamba_source_packet {
      */
     uint32_t len;
     /**
-     * LINKTYPE_ number of the first header (https://www.tcpdump.org/linktypes.html); 1 is Ethernet.
+     * LINKTYPE_ number of the first header (tcpdump.org/linktypes.html); 1 is Ethernet.
      */
     uint32_t linktype;
     /**

@@ -73,7 +73,7 @@ pub struct SourcePacket {
     pub caplen: u32,
     /// Length on the wire, at least caplen.
     pub len: u32,
-    /// LINKTYPE_ number of the first header (https://www.tcpdump.org/linktypes.html); 1 is Ethernet.
+    /// LINKTYPE_ number of the first header (tcpdump.org/linktypes.html); 1 is Ethernet.
     pub linktype: u32,
     /// One of DIRECTION_.
     pub direction: u32,
