@@ -10,6 +10,7 @@ pub mod job;
 pub mod judge;
 pub mod page;
 pub mod replay;
+pub mod score;
 pub mod service;
 pub mod sink;
 pub mod source;

@@ -50,8 +50,8 @@ impl<F: FnMut(usize) -> Packet> PacketSource for Made<F> {
 /// Opens a source of made packets, again and again.
 fn made(
     count: usize,
-    make: impl Fn(usize) -> Packet + Clone + 'static,
-) -> impl FnMut() -> Result<Box<dyn PacketSource>, SourceError> {
+    make: impl Fn(usize) -> Packet + Clone + Send + 'static,
+) -> impl FnMut() -> Result<Box<dyn PacketSource + Send>, SourceError> + Send + 'static {
     move || Ok(Box::new(Made { next: 0, count, make: make.clone() }))
 }
 
@@ -81,7 +81,7 @@ fn at(pace: Pace) -> ReplayOptions {
 /// Returns the counters and the frames; fails when the sniffer itself lost one.
 fn replay_and_sniff(
     sink: &mut TapSink,
-    open: impl FnMut() -> Result<Box<dyn PacketSource>, SourceError>,
+    open: impl FnMut() -> Result<Box<dyn PacketSource + Send>, SourceError> + Send + 'static,
     options: &ReplayOptions,
     expected: usize,
 ) -> (ReplayCounters, Vec<Vec<u8>>) {
@@ -233,7 +233,9 @@ fn a_real_capture_arrives_byte_for_byte() {
         eprintln!("skipped: no {}", file.display());
         return;
     }
-    let open = || -> Result<Box<dyn PacketSource>, SourceError> { Ok(Box::new(SavefileSource::open(&file)?)) };
+    let again = file.clone();
+    let open =
+        move || -> Result<Box<dyn PacketSource + Send>, SourceError> { Ok(Box::new(SavefileSource::open(&again)?)) };
     let mut frames = Vec::new();
     let mut source = open().unwrap();
     while let Next::Packet(packet) = source.next_packet().unwrap() {

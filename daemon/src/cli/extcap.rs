@@ -118,11 +118,11 @@ fn capture(args: ExtcapArgs, fifo: &Path, context: &Context) -> Result<()> {
     sampling.labels.retain(|label| !label.is_empty());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
     sampling.start = now.as_secs() as i64;
-    let mut source = Some(Box::new(model::source(&args.model, &sampling)?) as Box<dyn PacketSource>);
+    let mut source = Some(Box::new(model::source(&args.model, &sampling)?) as Box<dyn PacketSource + Send>);
     let mut sink = SavefileSink::create(fifo, SavefileOptions::default())?;
     let pace = if args.topspeed { Pace::TopSpeed } else { Pace::Capture { multiplier: 1.0 } };
     let options = ReplayOptions { pace, ..ReplayOptions::default() };
-    let open = || Ok(source.take().expect("there is one pass"));
+    let open = move || Ok(source.take().expect("there is one pass"));
     replay::run(open, &mut sink, &options, &context.stop, |_| {})?;
     Ok(())
 }

@@ -15,6 +15,7 @@ mod models;
 mod plugin;
 mod progress;
 mod replay;
+mod score;
 mod service;
 mod train;
 
@@ -53,12 +54,14 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Make traffic out of real captures in a trivial way, for a model to beat
     Baseline(baseline::BaselineArgs),
-    /// Replay a capture, or packets fresh from a model, onto a tap
+    /// Replay a capture, or packets fresh from a model or a plugin, onto a tap, a pair of taps or an interface
     Replay(replay::ReplayArgs),
     /// Show what is in a capture or a checkpoint
     Inspect(inspect::InspectArgs),
     /// Judge how close synthetic traffic is to real traffic
     Eval(eval::EvalArgs),
+    /// Hold what an intrusion detection system saw of a replay against the ground truth
+    Score(score::ScoreArgs),
     /// Learn from an interface, day after day: the service
     Run(service::RunArgs),
     /// Open interfaces and the tap for a service that may not: its privileged half
@@ -160,6 +163,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Generate(args) => generate::run(args, context),
         Command::Baseline(args) => baseline::run(args, context),
         Command::Replay(args) => replay::run(args, context),
+        Command::Score(args) => score::run(args),
         Command::Inspect(args) => inspect::run(args, context),
         Command::Eval(args) => eval::run(args, context),
         Command::Run(args) => service::run(&args, context),

@@ -1,4 +1,4 @@
-//! `wiremamba replay`: a capture, packets fresh from a model, or those of a plugin, onto a tap.
+//! `wiremamba replay`: a capture, packets fresh from a model, or those of a plugin, onto a tap, a pair of taps, an interface or into a file.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,11 @@ use clap::{Args, ValueEnum};
 use super::{Context, Misuse, plugin, print_json, print_status, print_text};
 use crate::job::model::{self, SamplingArgs};
 use crate::replay::{self, Pace, ReplayOptions, Spin};
-use crate::sink::tap::{TapOptions, TapSink, Truncated};
+use crate::sink::PacketSink;
+use crate::sink::interface::{InterfaceIo, InterfaceSink};
+use crate::sink::pair::PairSink;
+use crate::sink::savefile::{SavefileOptions, SavefileSink};
+use crate::sink::tap::{TapError, TapOptions, TapSink, Truncated};
 use crate::source::file::SavefileSource;
 use crate::source::plugin::{PluginName, PluginSource};
 use crate::source::{PacketSource, SourceError};
@@ -29,8 +33,32 @@ pub(super) struct ReplayArgs {
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Tap that the packets arrive on; made if absent, and brought up
-    #[arg(long, value_name = "NAME")]
-    tap: String,
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["interface", "write"], conflicts_with_all = ["interface", "write"])]
+    tap: Option<String>,
+    /// Second tap: what servers send arrives here, what clients send on --tap, with a device under test between them
+    #[arg(long, value_name = "NAME", requires = "tap")]
+    server_tap: Option<String>,
+    /// Existing interface that the packets leave, towards whatever is at its other end
+    #[arg(long, value_name = "NAME", conflicts_with = "write")]
+    interface: Option<String>,
+    /// Generated packets may go onto the wire behind --interface
+    #[arg(long, requires = "interface")]
+    yes_on_the_wire: bool,
+    /// How packets get to --interface
+    #[arg(long, value_enum, default_value_t = InterfaceIo::Auto, requires = "interface")]
+    io: InterfaceIo,
+    /// Capture file or pipe that the packets go to, at their times; - is standard output
+    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// Write a line of JSON for each flow as it was sent; see wiremamba score
+    #[arg(long, value_name = "FILE")]
+    ground_truth: Option<PathBuf>,
+    /// Read the whole source into memory first: the fastest way to repeat it
+    #[arg(short = 'K', long)]
+    preload: bool,
+    /// After a stall, send at most this much time's packets in one burst
+    #[arg(long, value_name = "SECONDS", default_value = "0.1", value_parser = seconds)]
+    catch_up: Duration,
     /// Leave the tap in place afterwards
     #[arg(long)]
     persist: bool,
@@ -56,7 +84,7 @@ pub(super) struct ReplayArgs {
     #[arg(long = "loop", value_name = "N", default_value_t = 1)]
     loops: u64,
     /// Stop after this many packets
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "count", value_name = "N")]
     limit: Option<u64>,
     /// Stop after this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -92,52 +120,43 @@ fn seconds(s: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(args: ReplayArgs, context: &Context) -> Result<()> {
-    let options = ReplayOptions {
-        pace: match (args.pps, args.mbps, args.topspeed) {
-            (Some(pps), _, _) => Pace::PacketsPerSecond(pps),
-            (_, Some(mbps), _) => Pace::MegabitsPerSecond(mbps),
-            (_, _, true) => Pace::TopSpeed,
-            _ => Pace::Capture { multiplier: args.multiplier },
-        },
-        loops: args.loops,
-        limit: args.limit,
-        duration: args.duration,
-        gap_max: args.max_gap,
-        spin: args.spin_us.map_or(Spin::Adaptive, |us| Spin::Fixed(Duration::from_micros(us))),
-        start_delay: args.start_delay,
-        report_every: args.report_every,
-    };
-    // A model or a capture that cannot be opened should not leave a tap behind: open it first.
-    let mut first: Option<Box<dyn PacketSource>> = Some(match (&args.pcap, &args.model, &args.plugin) {
-        (Some(pcap), _, _) => Box::new(SavefileSource::open(pcap)?),
-        (_, Some(dir), _) => Box::new(model::source(dir, &args.sampling)?),
-        (_, _, Some(name)) => Box::new(plugin::open(name)?),
-        (None, None, None) => return Err(Misuse("give --pcap, --model or --plugin".into()).into()),
-    });
     if args.model.is_some() && args.loops != 1 {
         return Err(Misuse(
             "--loop repeats a capture; a model has endless new flows (leave out --flows and --packets)".into(),
         )
         .into());
     }
-    let mut tap = TapSink::open(&TapOptions {
-        name: args.tap.clone(),
-        persist: args.persist,
-        mtu: args.mtu,
-        truncated: match args.truncated {
-            TruncatedArg::Pad => Truncated::Pad,
-            TruncatedArg::Skip => Truncated::Skip,
-        },
-    })?;
-    tracing::info!(tap = tap.name(), created = tap.created(), mtu = tap.mtu(), "replaying");
-    let open = || match (first.take(), &args.pcap, &args.plugin) {
+    if args.json && args.write.as_ref().is_some_and(|path| path.as_os_str() == "-") {
+        return Err(Misuse("--json and -w - both write to standard output".into()).into());
+    }
+    if let Some(name) = args.interface.as_ref().filter(|_| !args.yes_on_the_wire) {
+        return Err(Misuse(format!(
+            "what leaves {name} is real to whatever is behind it: add --yes-on-the-wire if that is a laboratory"
+        ))
+        .into());
+    }
+    let mut options = options(&args);
+    // A model or a capture that cannot be opened should not leave a tap behind: open it first.
+    let mut first: Option<Box<dyn PacketSource + Send>> = Some(match (&args.pcap, &args.model, &args.plugin) {
+        (Some(pcap), _, _) => Box::new(SavefileSource::open(pcap)?),
+        (_, Some(dir), _) => {
+            let source = model::source(dir, &args.sampling)?;
+            options.labels = source.0.labels().to_vec();
+            Box::new(source)
+        }
+        (_, _, Some(name)) => Box::new(plugin::open(name)?),
+        (None, None, None) => return Err(Misuse("give --pcap, --model or --plugin".into()).into()),
+    });
+    let mut sink = sink(&args)?;
+    let (pcap, plugin) = (args.pcap.clone(), args.plugin.clone());
+    let open = move || match (first.take(), &pcap, &plugin) {
         (Some(source), _, _) => Ok(source),
-        (None, Some(pcap), _) => Ok(Box::new(SavefileSource::open(pcap)?) as Box<dyn PacketSource>),
+        (None, Some(pcap), _) => Ok(Box::new(SavefileSource::open(pcap)?) as Box<dyn PacketSource + Send>),
         (None, None, Some(name)) => Ok(Box::new(PluginSource::open(name).map_err(SourceError::Plugin)?) as _),
         (None, None, None) => unreachable!("a model is replayed once"),
     };
     let quiet = context.quiet;
-    let outcome = replay::run(open, &mut tap, &options, &context.stop, |counters| {
+    let outcome = replay::run(open, sink.as_mut(), &options, &context.stop, |counters| {
         let said = if args.json {
             print_json(counters)
         } else if quiet {
@@ -155,9 +174,57 @@ pub(super) fn run(args: ReplayArgs, context: &Context) -> Result<()> {
         Ok(counters) => Some(counters),
         Err(error) => error.counters(),
     };
+    let is_stdout_taken = args.write.as_ref().is_some_and(|path| path.as_os_str() == "-");
     if let Some(counters) = counters {
-        if args.json { print_json(counters)? } else { print_text(&format!("{counters}\n"))? }
+        match (args.json, is_stdout_taken) {
+            (true, _) => print_json(counters)?,
+            (false, false) => print_text(&format!("{counters}\n"))?,
+            (false, true) if quiet => {}
+            (false, true) => print_status(&counters.to_string()),
+        }
     }
     outcome?;
     Ok(())
+}
+
+fn options(args: &ReplayArgs) -> ReplayOptions {
+    ReplayOptions {
+        pace: match (args.pps, args.mbps, args.topspeed) {
+            (Some(pps), _, _) => Pace::PacketsPerSecond(pps),
+            (_, Some(mbps), _) => Pace::MegabitsPerSecond(mbps),
+            (_, _, true) => Pace::TopSpeed,
+            _ => Pace::Capture { multiplier: args.multiplier },
+        },
+        loops: args.loops,
+        limit: args.limit,
+        duration: args.duration,
+        gap_max: args.max_gap,
+        spin: args.spin_us.map_or(Spin::Adaptive, |us| Spin::Fixed(Duration::from_micros(us))),
+        catch_up_max: args.catch_up,
+        preload: args.preload,
+        truth: args.ground_truth.clone(),
+        labels: Vec::new(),
+        start_delay: args.start_delay,
+        report_every: args.report_every,
+    }
+}
+
+fn sink(args: &ReplayArgs) -> Result<Box<dyn PacketSink>> {
+    let truncated = match args.truncated {
+        TruncatedArg::Pad => Truncated::Pad,
+        TruncatedArg::Skip => Truncated::Skip,
+    };
+    let tap = |name: &str| {
+        let options = TapOptions { name: name.to_owned(), persist: args.persist, mtu: args.mtu, truncated };
+        let tap = TapSink::open(&options)?;
+        tracing::info!(tap = tap.name(), created = tap.created(), mtu = tap.mtu(), "replaying");
+        Ok::<_, TapError>(tap)
+    };
+    Ok(match (&args.tap, &args.server_tap, &args.interface, &args.write) {
+        (Some(client), Some(server), _, _) => Box::new(PairSink::new(tap(client)?, tap(server)?)),
+        (Some(name), None, _, _) => Box::new(tap(name)?),
+        (None, _, Some(name), _) => Box::new(InterfaceSink::open(name, args.io, truncated)?),
+        (None, _, None, Some(path)) => Box::new(SavefileSink::create(path, SavefileOptions::default())?),
+        (None, _, None, None) => return Err(Misuse("give --tap, --interface or -w".into()).into()),
+    })
 }

@@ -43,6 +43,16 @@ pub struct ReplayCounters {
     pub late: u64,
     /// The most that a packet was sent after its deadline, in microseconds.
     pub lateness_max_us: f64,
+    /// Times that the source had no packet ready when one was due.
+    pub underruns: u64,
+    /// The most that such a packet came after its time, in microseconds.
+    pub underrun_max_us: f64,
+    /// Times that a stall was longer than what is caught up, so that the rest of the schedule moved back.
+    pub moves: u64,
+    /// By how much it moved, all in all, in nanoseconds.
+    pub moved_ns: u64,
+    /// Flows in the ground truth.
+    pub truth_flows: u64,
     /// Bytes of the packets sent, as the sink sent them.
     pub bytes: u64,
     /// Passes over the source that reached its end.
@@ -60,6 +70,10 @@ pub struct ReplayCounters {
     /// Packets that the device counted as dropped. Among them are packets that arrived well but that neither a
     /// protocol of the kernel nor a sniffer wanted.
     pub device_rx_dropped: Option<u64>,
+    /// Packets that the device itself counted as transmitted: what an interface sends.
+    pub device_tx_packets: Option<u64>,
+    /// Packets that it dropped in place of that.
+    pub device_tx_dropped: Option<u64>,
     /// Seconds from the first packet until now.
     pub duration_s: f64,
     /// Packets a second, achieved.
@@ -71,11 +85,12 @@ pub struct ReplayCounters {
 }
 
 impl ReplayCounters {
-    /// Counts one packet, offered to the sink `late_ns` after its deadline; `report` is the sink's after it.
-    pub(super) fn count(&mut self, report: &SinkReport, late_ns: u64) {
+    /// Counts one packet, offered to the sink `late_ns` after its deadline; `report` is the sink's after it. Returns
+    /// whether it was sent.
+    pub(super) fn count(&mut self, report: &SinkReport, late_ns: u64) -> bool {
         if report.packets == self.sent {
             self.refused += 1;
-            return;
+            return false;
         }
         self.sent = report.packets;
         self.bytes = report.bytes;
@@ -83,6 +98,7 @@ impl ReplayCounters {
             self.late += 1;
         }
         self.lateness_max_us = self.lateness_max_us.max(late_ns as f64 / 1e3);
+        true
     }
 
     /// Takes over the time so far and computes the rates from it.
@@ -100,6 +116,8 @@ impl ReplayCounters {
         self.reframed = report.reframed;
         self.device_rx_packets = report.device.map(|d| d.rx_packets);
         self.device_rx_dropped = report.device.map(|d| d.rx_dropped);
+        self.device_tx_packets = report.device.map(|d| d.tx_packets);
+        self.device_tx_dropped = report.device.map(|d| d.tx_dropped);
     }
 }
 
@@ -117,7 +135,14 @@ impl fmt::Display for ReplayCounters {
         if self.loops > 1 {
             write!(f, ", {} passes", self.loops)?;
         }
+        if self.underruns > 0 {
+            write!(f, ", {} underruns of the source (most {:.0} ms)", self.underruns, self.underrun_max_us / 1e3)?;
+        }
+        if self.moves > 0 {
+            write!(f, ", {} stalls moved the schedule by {:.1} s", self.moves, self.moved_ns as f64 / 1e9)?;
+        }
         let rare = [
+            (self.truth_flows, "flows in the ground truth"),
             (self.gaps_clipped, "long gaps cut"),
             (self.backwards, "times backwards"),
             (self.padded, "padded"),
@@ -126,7 +151,12 @@ impl fmt::Display for ReplayCounters {
         for (n, what) in rare.into_iter().filter(|(n, _)| *n > 0) {
             write!(f, ", {n} {what}")?;
         }
-        if let (Some(packets), Some(dropped)) = (self.device_rx_packets, self.device_rx_dropped) {
+        if let (Some(packets @ 1..), Some(dropped)) = (self.device_tx_packets, self.device_tx_dropped) {
+            write!(f, "; the device sent {packets}")?;
+            if dropped > 0 {
+                write!(f, " and dropped {dropped}: nobody read them in time")?;
+            }
+        } else if let (Some(packets), Some(dropped)) = (self.device_rx_packets, self.device_rx_dropped) {
             write!(f, "; the device counted {packets}")?;
             if dropped > 0 {
                 write!(f, " ({dropped} dropped, or wanted by no program on this host)")?;

@@ -1,22 +1,29 @@
 //! Replaying: packets from a source into a sink, each at its time.
 //!
-//! One thread reads a packet, asks the [`Schedule`] when it is due, waits with the pacer and sends. Deadlines are
-//! absolute, so a stall is caught up and never pushes the rest back; what was late is counted. Sources and sinks
-//! are other modules' work.
+//! One thread reads packets ahead, into a ring of bounded size. The other takes them out, asks the [`Schedule`] when each is
+//! due, waits with the pacer and sends. Deadlines are absolute, so a short stall is caught up and pushes nothing back; what
+//! was late is counted, and so is a source that was not there in time. Sources and sinks are other modules' work.
 
+mod book;
 mod counters;
+mod feed;
 mod pacer;
 mod schedule;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use wiremamba_model::packet::Packet;
+use std::path::PathBuf;
 
 use crate::sink::{PacketSink, SinkError, SinkReport};
-use crate::source::{Next, PacketSource, SourceError};
+use crate::source::{PacketSource, SourceError, Tagged};
+use book::{Entry, FlowBook};
+use feed::{Fed, Feed};
 use pacer::{Pacer, Wait};
 
+pub use feed::PRELOAD_BYTES_MAX;
+
+pub use book::{TruthError, TruthFlow, TruthState};
 pub use counters::{Ended, ReplayCounters};
 pub use pacer::Spin;
 pub use schedule::{Pace, Schedule};
@@ -24,8 +31,8 @@ pub use schedule::{Pace, Schedule};
 /// A packet sent more than this after its deadline is late: well above a wake-up of an idle machine (0.1 ms),
 /// well below what a TCP or an IDS would notice.
 pub const LATE_NS: u64 = 1_000_000;
-/// Wait before a source that has nothing yet is asked again.
-const IDLE_NS: u64 = 1_000_000;
+/// Longest sleep on an empty ring before the stop flag is looked at.
+const EMPTY_WAIT: Duration = Duration::from_millis(5);
 /// Shortest time between two reports.
 const REPORT_MIN_NS: u64 = 10_000_000;
 
@@ -45,6 +52,16 @@ pub struct ReplayOptions {
     pub gap_max: Duration,
     /// How long before a deadline to spin instead of sleep. Default: measured.
     pub spin: Spin,
+    /// After a stall (of this process, of the sink, of the source) packets of this much time are sent in one burst, and the
+    /// rest of the schedule is moved back; the moves are counted. Default 100 ms.
+    pub catch_up_max: Duration,
+    /// Read the whole source into memory first, at most [`PRELOAD_BYTES_MAX`]; passes after the first are over these packets.
+    /// Default false.
+    pub preload: bool,
+    /// Where the ground truth goes: a line of JSON for each flow. Default: nowhere.
+    pub truth: Option<PathBuf>,
+    /// Names of the labels that packets are tagged with, for the ground truth.
+    pub labels: Vec<String>,
     /// Wait before the first packet, so that a sniffer can attach to an interface that has just come up. Default 0.
     pub start_delay: Duration,
     /// Time between two reports, at least 10 ms. Default 5 s.
@@ -60,6 +77,10 @@ impl Default for ReplayOptions {
             duration: None,
             gap_max: Duration::from_secs(60),
             spin: Spin::Adaptive,
+            catch_up_max: Duration::from_millis(100),
+            preload: false,
+            truth: None,
+            labels: Vec::new(),
             start_delay: Duration::ZERO,
             report_every: Duration::from_secs(5),
         }
@@ -89,6 +110,18 @@ pub enum ReplayError {
         /// What was done.
         counters: Box<ReplayCounters>,
     },
+    /// The ground truth cannot be written: what is sent from then on would have none.
+    #[error("replay stopped after {} packets sent", counters.sent)]
+    Truth {
+        /// Why.
+        #[source]
+        source: TruthError,
+        /// What was done.
+        counters: Box<ReplayCounters>,
+    },
+    /// No thread for the source.
+    #[error("cannot start a thread to read the source")]
+    Thread(#[source] std::io::Error),
     /// The sink is of no more use.
     #[error("replay failed after {} packets sent", counters.sent)]
     Sink {
@@ -104,8 +137,8 @@ impl ReplayError {
     /// What was done before it failed; `None` when nothing was begun.
     pub fn counters(&self) -> Option<&ReplayCounters> {
         match self {
-            Self::Option { .. } => None,
-            Self::Source { counters, .. } | Self::Sink { counters, .. } => Some(counters),
+            Self::Option { .. } | Self::Thread(_) => None,
+            Self::Source { counters, .. } | Self::Sink { counters, .. } | Self::Truth { counters, .. } => Some(counters),
         }
     }
 }
@@ -120,27 +153,55 @@ impl ReplayError {
 /// `sink` belongs to this job alone: its report is taken for the job's, and it is finished at the end, whatever
 /// happened. It is not dropped, so that a tap stays up until its readers are done.
 ///
-/// The calling thread does the work: it sets its own timer slack while it runs, and nothing else.
+/// The calling thread sends: it sets its own timer slack while it runs, and nothing else. `open` is called by another, which
+/// reads up to some thousand packets ahead.
 pub fn run(
-    mut open: impl FnMut() -> Result<Box<dyn PacketSource>, SourceError>,
+    open: impl FnMut() -> Result<Box<dyn PacketSource + Send>, SourceError> + Send + 'static,
     sink: &mut dyn PacketSink,
     options: &ReplayOptions,
     stop: &AtomicBool,
     report: impl FnMut(&ReplayCounters),
 ) -> Result<ReplayCounters, ReplayError> {
+    let schedule = Schedule::new(options.pace, options.gap_max)?;
+    let mut counters = ReplayCounters::default();
+    let book = match (&options.truth, sink.has_sides()) {
+        (None, false) => None,
+        (path, _) => match FlowBook::new(path.as_deref(), &options.labels, pacer::now_ns()) {
+            Ok(book) => Some(book),
+            Err(source) => {
+                counters.ended = Ended::Failed;
+                return Err(ReplayError::Truth { source, counters: Box::new(counters) });
+            }
+        },
+    };
+    let feed = if options.preload {
+        Feed::preloaded(open, stop).map_err(|source| ReplayError::Source { source, counters: Box::new(counters.clone()) })?
+    } else {
+        Feed::start(open, options.loops).map_err(ReplayError::Thread)?
+    };
     let mut job = Job {
-        schedule: Schedule::new(options.pace, options.gap_max)?,
+        schedule,
+        feed,
+        is_starved: true,
+        book,
         pacer: Pacer::new(options.spin),
-        counters: ReplayCounters::default(),
+        counters,
         start_ns: None,
         next_report_ns: u64::MAX,
         options,
         stop,
         report,
     };
-    let ended = job.passes(&mut open, sink);
+    let mut ended = job.passes(sink);
     let elapsed = job.start_ns.map_or(0, |start| pacer::now_ns().saturating_sub(start));
     let finished = sink.finish();
+    if let Some(book) = &mut job.book {
+        let is_cut = !matches!(ended, Ok(Ended::Source));
+        if let (Err(error), Ok(_)) = (book.finish(is_cut), &ended) {
+            ended = Err(Failure::Truth(error));
+        }
+        job.counters.truth_flows = book.flows;
+    }
 
     let mut counters = job.counters;
     counters.gaps_clipped = job.schedule.gaps_clipped();
@@ -151,6 +212,7 @@ pub fn run(
     match (ended, finished) {
         (Err(Failure::Source(source)), _) => Err(ReplayError::Source { source, counters: Box::new(counters) }),
         (Err(Failure::Sink(source)), _) => Err(ReplayError::Sink { source, counters: Box::new(counters) }),
+        (Err(Failure::Truth(source)), _) => Err(ReplayError::Truth { source, counters: Box::new(counters) }),
         (Ok(_), Err(source)) => {
             counters.ended = Ended::Failed;
             Err(ReplayError::Sink { source, counters: Box::new(counters) })
@@ -162,11 +224,17 @@ pub fn run(
 enum Failure {
     Source(SourceError),
     Sink(SinkError),
+    Truth(TruthError),
 }
 
 /// A replay under way.
 struct Job<'a, R> {
     schedule: Schedule,
+    feed: Feed,
+    /// Whether the ring was empty when the packet at hand was asked for.
+    is_starved: bool,
+    /// Kept where somebody wants to know about flows.
+    book: Option<FlowBook>,
     pacer: Pacer,
     counters: ReplayCounters,
     /// When the first packet was due, on the monotonic clock.
@@ -179,64 +247,50 @@ struct Job<'a, R> {
 
 impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
     /// All passes over the source; says why they ended.
-    fn passes(
-        &mut self,
-        open: &mut impl FnMut() -> Result<Box<dyn PacketSource>, SourceError>,
-        sink: &mut dyn PacketSink,
-    ) -> Result<Ended, Failure> {
-        loop {
-            let taken_before = self.taken();
-            let mut source = open().map_err(Failure::Source)?;
-            if let Some(ended) = self.pass(&mut *source, sink)? {
-                return Ok(ended);
-            }
-            self.counters.loops += 1;
-            let was_empty = self.taken() == taken_before;
-            if was_empty || self.counters.loops == self.options.loops {
-                return Ok(Ended::Source);
-            }
-            self.schedule.next_pass();
-        }
-    }
-
-    /// One pass; `None` when the source came to its end, otherwise why the whole job ends.
-    fn pass(&mut self, source: &mut dyn PacketSource, sink: &mut dyn PacketSink) -> Result<Option<Ended>, Failure> {
+    fn passes(&mut self, sink: &mut dyn PacketSink) -> Result<Ended, Failure> {
         loop {
             if self.stop.load(Ordering::Relaxed) {
-                return Ok(Some(Ended::Stopped));
+                return Ok(Ended::Stopped);
             }
-            let ended = match source.next_packet().map_err(Failure::Source)? {
-                Next::Packet(packet) => self.packet(&packet, sink)?,
-                Next::Idle => self.idle(sink.report()),
-                Next::End => return Ok(None),
+            let ended = match self.feed.next() {
+                Fed::Packet(tagged) => {
+                    let ended = self.packet(&tagged, sink)?;
+                    self.feed.give_back(tagged);
+                    ended
+                }
+                Fed::Empty => self.wait_for_source(sink)?,
+                Fed::PassEnded { was_empty } => {
+                    self.counters.loops += 1;
+                    self.schedule.next_pass();
+                    (was_empty || self.counters.loops == self.options.loops).then_some(Ended::Source)
+                }
+                Fed::Failed(error) => return Err(Failure::Source(error)),
+                Fed::Over => Some(Ended::Source),
             };
-            if ended.is_some() {
+            if let Some(ended) = ended {
                 return Ok(ended);
             }
         }
     }
 
     /// Waits for one packet's time and sends it.
-    fn packet(&mut self, packet: &Packet, sink: &mut dyn PacketSink) -> Result<Option<Ended>, Failure> {
+    fn packet(&mut self, tagged: &Tagged, sink: &mut dyn PacketSink) -> Result<Option<Ended>, Failure> {
         if self.options.limit.is_some_and(|limit| self.taken() >= limit) {
             return Ok(Some(Ended::Limit));
         }
-        let start = match self.start_ns {
-            Some(start) => start,
-            None => match self.begin() {
-                Some(start) => start,
-                None => return Ok(Some(Ended::Stopped)),
-            },
-        };
+        let is_starved = std::mem::take(&mut self.is_starved) && self.start_ns.is_some();
+        let Some(start) = self.start_ns.or_else(|| self.begin()) else { return Ok(Some(Ended::Stopped)) };
+        let packet = &tagged.packet;
         let (now, late_ns) = match self.schedule.deadline_ns(packet.ts, packet.len) {
             Some(due) => {
                 if self.options.duration.is_some_and(|d| u128::from(due) > d.as_nanos()) {
                     return Ok(Some(Ended::Duration));
                 }
-                let deadline = start.saturating_add(due);
-                match self.wait_and_report(deadline, sink.report()) {
+                let deadline = start.saturating_add(due).saturating_add(self.counters.moved_ns);
+                let is_underrun = is_starved && pacer::now_ns() > deadline;
+                match self.wait_and_report(deadline, sink)? {
                     Wait::Reached(now) if self.is_over(now) => return Ok(Some(Ended::Duration)),
-                    Wait::Reached(now) => (now, now.saturating_sub(deadline)),
+                    Wait::Reached(now) => (now, self.catch_up(now.saturating_sub(deadline), is_underrun)),
                     Wait::Stopped => return Ok(Some(Ended::Stopped)),
                 }
             }
@@ -248,14 +302,44 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
                 (now, 0)
             }
         };
-        match sink.send(packet) {
-            Ok(()) => self.counters.count(sink.report(), late_ns),
+        let entry = self.book.as_ref().and_then(|book| book.look_up(tagged));
+        let sent = match &entry {
+            Some(entry) => sink.send_from(packet, entry.direction),
+            None => sink.send(packet),
+        };
+        match sent {
+            Ok(()) => {
+                let is_sent = self.counters.count(sink.report(), late_ns);
+                self.enter(entry.filter(|_| is_sent), tagged, now)?;
+            }
             Err(SinkError::Closed { .. }) => return Ok(Some(Ended::Closed)),
             Err(error) => return Err(Failure::Sink(error)),
         }
         self.report_if_due(now, sink.report());
         // Known now rather than when the next packet is there, which may take its time.
         Ok(self.options.limit.is_some_and(|limit| self.taken() >= limit).then_some(Ended::Limit))
+    }
+
+    /// Takes a packet that was sent into the ground truth.
+    fn enter(&mut self, entry: Option<Entry>, tagged: &Tagged, now: u64) -> Result<(), Failure> {
+        let (Some(book), Some(entry)) = (&mut self.book, entry) else { return Ok(()) };
+        // At top speed the clock at hand is a few milliseconds old.
+        let now = if self.options.pace == Pace::TopSpeed { pacer::now_ns() } else { now };
+        book.sent(&entry, tagged, now).map_err(Failure::Truth)
+    }
+
+    /// Takes a delay into account: what is beyond the allowed catch-up moves the rest of the schedule. Returns what is left.
+    fn catch_up(&mut self, late_ns: u64, is_underrun: bool) -> u64 {
+        if is_underrun {
+            self.counters.underruns += 1;
+            self.counters.underrun_max_us = self.counters.underrun_max_us.max(late_ns as f64 / 1e3);
+        }
+        let most = nanos(self.options.catch_up_max);
+        if late_ns > most {
+            self.counters.moves += 1;
+            self.counters.moved_ns += late_ns - most;
+        }
+        late_ns.min(most)
     }
 
     /// Waits the start delay, warms up and sets the time of the first packet; `None` when stopped meanwhile.
@@ -277,24 +361,27 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
     }
 
     /// Waits until `deadline`, with the reports that fall due before it.
-    fn wait_and_report(&mut self, deadline: u64, sink: &SinkReport) -> Wait {
+    fn wait_and_report(&mut self, deadline: u64, sink: &mut dyn PacketSink) -> Result<Wait, Failure> {
+        if pacer::now_ns() < deadline {
+            sink.flush().map_err(Failure::Sink)?;
+        }
         while self.next_report_ns < deadline {
             match self.pacer.wait_until(self.next_report_ns, self.stop) {
-                Wait::Reached(now) => self.report_if_due(now, sink),
-                Wait::Stopped => return Wait::Stopped,
+                Wait::Reached(now) => self.report_if_due(now, sink.report()),
+                Wait::Stopped => return Ok(Wait::Stopped),
             }
         }
-        self.pacer.wait_until(deadline, self.stop)
+        Ok(self.pacer.wait_until(deadline, self.stop))
     }
 
     /// Waits a moment for a source that has nothing.
-    fn idle(&mut self, sink: &SinkReport) -> Option<Ended> {
-        let now = match self.pacer.wait_until(pacer::now_ns() + IDLE_NS, self.stop) {
-            Wait::Reached(now) => now,
-            Wait::Stopped => return Some(Ended::Stopped),
-        };
-        self.report_if_due(now, sink);
-        self.is_over(now).then_some(Ended::Duration)
+    fn wait_for_source(&mut self, sink: &mut dyn PacketSink) -> Result<Option<Ended>, Failure> {
+        sink.flush().map_err(Failure::Sink)?;
+        self.is_starved = true;
+        self.feed.wait(EMPTY_WAIT);
+        let now = pacer::now_coarse_ns();
+        self.report_if_due(now, sink.report());
+        Ok(self.is_over(now).then_some(Ended::Duration))
     }
 
     fn is_over(&self, now: u64) -> bool {

@@ -1,10 +1,11 @@
 use std::time::Instant;
 
-use wiremamba_model::packet::{LinkType, Timestamp};
+use wiremamba_model::packet::{LinkType, Packet, Timestamp};
 
 use super::*;
 use crate::sink::tap::TapError;
 use crate::sink::{DeviceCounters, SinkReport};
+use crate::source::Next;
 
 /// Gives its packets and then ends, or fails.
 struct Given {
@@ -59,7 +60,7 @@ impl PacketSink for Kept {
     }
 
     fn finish(&mut self) -> Result<SinkReport, SinkError> {
-        self.report.device = Some(DeviceCounters { rx_packets: self.report.packets, rx_dropped: 0 });
+        self.report.device = Some(DeviceCounters { rx_packets: self.report.packets, ..DeviceCounters::default() });
         Ok(self.report.clone())
     }
 }
@@ -75,13 +76,14 @@ fn packets(n: usize, gap_us: i64) -> Vec<Packet> {
     (0..n).map(packet).collect()
 }
 
-fn given(packets: &[Packet], fails: bool) -> Box<dyn PacketSource> {
+fn given(packets: &[Packet], fails: bool) -> Box<dyn PacketSource + Send> {
     let packets = packets.to_vec();
     Box::new(Given { packets: packets.into_iter(), fails })
 }
 
 fn replay(packets: &[Packet], sink: &mut Kept, options: &ReplayOptions) -> Result<ReplayCounters, ReplayError> {
-    let open = || Ok(given(packets, false));
+    let packets = packets.to_vec();
+    let open = move || Ok(given(&packets, false));
     run(open, sink, options, &AtomicBool::new(false), |_| {})
 }
 
@@ -176,7 +178,7 @@ fn a_broken_sink_ends_the_job_with_what_was_sent() {
 
 #[test]
 fn a_broken_source_ends_the_job_after_its_good_packets() {
-    let open = || -> Result<Box<dyn PacketSource>, SourceError> {
+    let open = move || -> Result<Box<dyn PacketSource + Send>, SourceError> {
         Ok(Box::new(Given { packets: packets(4, 10).into_iter(), fails: true }))
     };
     let mut sink = Kept::default();
@@ -187,7 +189,7 @@ fn a_broken_source_ends_the_job_after_its_good_packets() {
 
 #[test]
 fn a_bad_rate_is_refused_before_the_source_is_opened() {
-    let open = || -> Result<Box<dyn PacketSource>, SourceError> { panic!("opened") };
+    let open = move || -> Result<Box<dyn PacketSource + Send>, SourceError> { panic!("opened") };
     let options = at(Pace::PacketsPerSecond(-3.0));
     let error = run(open, &mut Kept::default(), &options, &AtomicBool::new(false), |_| {}).unwrap_err();
     assert_eq!(error.to_string(), "--pps is -3, but must be a number above 0");
@@ -195,7 +197,10 @@ fn a_bad_rate_is_refused_before_the_source_is_opened() {
 }
 
 /// Raises the flag after 50 ms and returns how long the job went on after that.
-fn stop_while(mut open: impl FnMut() -> Box<dyn PacketSource>, options: &ReplayOptions) -> (ReplayCounters, Duration) {
+fn stop_while(
+    mut open: impl FnMut() -> Box<dyn PacketSource + Send> + Send + 'static,
+    options: &ReplayOptions,
+) -> (ReplayCounters, Duration) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let raised = scope.spawn(|| {
@@ -203,7 +208,7 @@ fn stop_while(mut open: impl FnMut() -> Box<dyn PacketSource>, options: &ReplayO
             stop.store(true, Ordering::Relaxed);
             Instant::now()
         });
-        let counters = run(|| Ok(open()), &mut Kept::default(), options, &stop, |_| {}).unwrap();
+        let counters = run(move || Ok(open()), &mut Kept::default(), options, &stop, |_| {}).unwrap();
         let ended = Instant::now();
         (counters, ended - raised.join().unwrap())
     })
@@ -212,7 +217,7 @@ fn stop_while(mut open: impl FnMut() -> Box<dyn PacketSource>, options: &ReplayO
 /// The promise is 100 ms; a machine shared with others gets ten times that, an hour's gap would still show.
 #[test]
 fn a_stop_in_a_long_gap_or_a_silent_source_or_a_start_delay_is_prompt() {
-    let two = || -> Box<dyn PacketSource> {
+    let two = || -> Box<dyn PacketSource + Send> {
         Box::new(Given { packets: packets(2, 3_600_000_000).into_iter(), fails: false })
     };
     let hour = Duration::from_secs(3600);
@@ -238,7 +243,7 @@ fn reports_come_in_gaps_and_between_packets_and_never_go_back() {
         let mut seen = Vec::new();
         let options = ReplayOptions { report_every: Duration::from_millis(20), ..at(pace) };
         let given = packets(n, gap_us);
-        let open = || -> Result<Box<dyn PacketSource>, SourceError> {
+        let open = move || -> Result<Box<dyn PacketSource + Send>, SourceError> {
             Ok(Box::new(Given { packets: given.clone().into_iter(), fails: false }))
         };
         run(open, &mut Kept::default(), &options, &AtomicBool::new(false), |c| seen.push(c.clone())).unwrap();
@@ -246,4 +251,38 @@ fn reports_come_in_gaps_and_between_packets_and_never_go_back() {
         assert!(seen.windows(2).all(|w| w[0].sent <= w[1].sent && w[0].duration_s < w[1].duration_s));
         assert!(seen.iter().all(|c| c.ended == Ended::Running));
     }
+}
+
+/// Gives a packet, and the next one only after a pause.
+struct Slow {
+    packets: std::vec::IntoIter<Packet>,
+    pause: Duration,
+}
+
+impl PacketSource for Slow {
+    fn next_packet(&mut self) -> Result<Next, SourceError> {
+        std::thread::sleep(self.pause);
+        Ok(self.packets.next().map_or(Next::End, Next::Packet))
+    }
+}
+
+#[test]
+fn a_slow_source_is_an_underrun_and_what_is_beyond_the_catch_up_moves_the_rest() {
+    let open = || -> Result<Box<dyn PacketSource + Send>, SourceError> {
+        Ok(Box::new(Slow { packets: packets(5, 1000).into_iter(), pause: Duration::from_millis(30) }))
+    };
+    let options = ReplayOptions { catch_up_max: Duration::from_millis(5), ..ReplayOptions::default() };
+    let counters = run(open, &mut Kept::default(), &options, &AtomicBool::new(false), |_| {}).unwrap();
+    assert_eq!((counters.sent, counters.underruns, counters.moves), (5, 4, 4));
+    // Each comes 29 ms late at least, of which 5 are caught up; the next is due 1 ms later.
+    assert!(counters.moved_ns >= 90_000_000 && counters.lateness_max_us <= 5000.0, "{counters:?}");
+}
+
+#[test]
+fn a_fast_source_has_no_underrun() {
+    let packets = packets(2000, 20);
+    let counters = replay(&packets, &mut Kept::default(), &ReplayOptions::default()).unwrap();
+    assert_eq!((counters.sent, counters.moves), (2000, 0));
+    // The first few packets may find the reader still filling the ring.
+    assert!(counters.underruns < 20, "{counters:?}");
 }

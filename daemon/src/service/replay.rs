@@ -191,8 +191,8 @@ fn play(wanted: &Wanted, config: &ReplayConfig, before: &ReplayStatus, opening: 
         status.pps = counters.pps;
         status.model.clone_from(&name.lock().unwrap_or_else(PoisonError::into_inner));
     };
-    let mut source = Some(Box::new(Queued { packets }) as Box<dyn PacketSource>);
-    let open = || Ok(source.take().unwrap_or_else(|| Box::new(Nothing)));
+    let mut source = Some(Box::new(Queued { packets }) as Box<dyn PacketSource + Send>);
+    let open = move || Ok(source.take().unwrap_or_else(|| Box::new(Nothing)));
     let outcome = replay::run(open, &mut tap, &options, &wanted.again, tell);
     match &outcome {
         Ok(counters) => tell(counters),

@@ -1,10 +1,14 @@
 //! Where packets go: one trait, and its implementations.
 
+pub mod interface;
+mod link;
+pub mod pair;
 pub mod savefile;
 pub mod tap;
 
 use std::collections::BTreeMap;
 
+use wiremamba_model::flow::Direction;
 use wiremamba_model::packet::Packet;
 
 /// Takes packets, one after another.
@@ -15,6 +19,22 @@ pub trait PacketSink {
     /// # Errors
     /// After an error nothing more can be sent; `finish` may still be called. [`SinkError::Closed`] is a normal end.
     fn send(&mut self, packet: &Packet) -> Result<(), SinkError>;
+
+    /// As [`send`](Self::send), for a sink with two sides: `direction` says whose packet it is. Others do not care.
+    fn send_from(&mut self, packet: &Packet, direction: Direction) -> Result<(), SinkError> {
+        let _ = direction;
+        self.send(packet)
+    }
+
+    /// Whether [`send_from`](Self::send_from) cares.
+    fn has_sides(&self) -> bool {
+        false
+    }
+
+    /// Brings on its way what was taken and is held back to be sent together.
+    fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
 
     /// What was sent and refused so far. The device's own counters may be missing until [`finish`](Self::finish).
     fn report(&self) -> &SinkReport;
@@ -43,11 +63,16 @@ pub struct SinkReport {
     pub closed: bool,
 }
 
-/// What a network device counted of its own while a sink held it. On a tap the packets sent are those it receives.
+/// What a network device counted of its own while a sink held it. On a tap the packets sent are those it receives; on any
+/// other interface those that it transmits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DeviceCounters {
     /// Packets received.
     pub rx_packets: u64,
+    /// Packets transmitted.
+    pub tx_packets: u64,
+    /// Packets dropped that were to be transmitted.
+    pub tx_dropped: u64,
     /// Packets dropped; among them are those that arrived well, but that neither a protocol of the kernel nor a sniffer
     /// wanted.
     pub rx_dropped: u64,
@@ -93,6 +118,9 @@ pub enum SinkError {
     /// The tap cannot be opened, or is of no more use.
     #[error(transparent)]
     Tap(#[from] tap::TapError),
+    /// The interface cannot be sent from, or no longer.
+    #[error(transparent)]
+    Interface(#[from] interface::InterfaceError),
 }
 
 fn kept_note(kept: &Option<String>) -> String {

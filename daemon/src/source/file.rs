@@ -11,7 +11,7 @@ use std::path::Path;
 use pcap::{Capture, Offline, Precision};
 use wiremamba_model::packet::{LinkType, Packet, Timestamp};
 
-use super::{Next, PacketSource, SourceError, linktype_of_dlt};
+use super::{Filled, Next, PacketSource, SourceError, Tag, Tagged, linktype_of_dlt};
 
 /// One savefile being read.
 ///
@@ -123,6 +123,11 @@ impl PacketSource for SavefileSource {
     fn next_packet(&mut self) -> Result<Next, SourceError> {
         let mut packet = Packet { ts: Timestamp(0), linktype: self.linktype, len: 0, data: Vec::new() };
         Ok(if self.read_into(&mut packet)? { Next::Packet(packet) } else { Next::End })
+    }
+
+    fn next_into(&mut self, ret: &mut Tagged) -> Result<Filled, SourceError> {
+        ret.tag = Tag::default();
+        Ok(if self.read_into(&mut ret.packet)? { Filled::Packet } else { Filled::End })
     }
 }
 

@@ -11,13 +11,77 @@ pub mod model;
 pub mod plugin;
 pub mod ring;
 
-use wiremamba_model::packet::{LinkType, Packet};
+use std::sync::Arc;
+
+use wiremamba_model::codec::LabelId;
+use wiremamba_model::flow::Direction;
+use wiremamba_model::packet::{LinkType, Packet, Timestamp};
+
+/// Interrupts what a source is doing, from another thread.
+pub type Interrupt = Arc<dyn Fn() + Send + Sync>;
 
 /// A stream of captured packets.
 pub trait PacketSource {
     /// The next packet, if there is one now. After [`Next::End`], or after an error, every further call returns
     /// [`Next::End`].
     fn next_packet(&mut self) -> Result<Next, SourceError>;
+
+    /// The next packet into `ret`, whose buffer may be used again, with what the source knows of it.
+    fn next_into(&mut self, ret: &mut Tagged) -> Result<Filled, SourceError> {
+        Ok(match self.next_packet()? {
+            Next::Packet(packet) => {
+                *ret = Tagged { packet, tag: Tag::default() };
+                Filled::Packet
+            }
+            Next::Idle => Filled::Idle,
+            Next::End => Filled::End,
+        })
+    }
+
+    /// Ends a call that is under way, where a call can take long.
+    fn interrupt(&self) -> Option<Interrupt> {
+        None
+    }
+}
+
+/// What a source knows of a packet beyond its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tag {
+    /// Number of its flow or session; 0 where that is not known.
+    pub session: u64,
+    /// Label of its flow.
+    pub label: Option<LabelId>,
+    /// Whether the client sent it ([`Direction::Orig`]) or the server.
+    pub direction: Option<Direction>,
+    /// Whether it is the last of its flow.
+    pub is_last: bool,
+}
+
+/// A packet with its tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tagged {
+    /// The packet.
+    pub packet: Packet,
+    /// What is known of it.
+    pub tag: Tag,
+}
+
+impl Default for Tagged {
+    fn default() -> Self {
+        let packet = Packet { ts: Timestamp(0), linktype: LinkType::ETHERNET, len: 0, data: Vec::new() };
+        Self { packet, tag: Tag::default() }
+    }
+}
+
+/// As [`Next`], where the packet was put elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// There is a packet.
+    Packet,
+    /// Nothing yet; ask again.
+    Idle,
+    /// Nothing any more.
+    End,
 }
 
 /// Packets from an interface, as they come. It never ends by itself; an interface that goes away is an error.
@@ -99,6 +163,12 @@ pub enum SourceError {
     /// A plugin's source failed.
     #[error(transparent)]
     Plugin(plugin::PluginError),
+    /// It does not fit into memory.
+    #[error("there are more than {bytes_max} bytes of packets, too many for --preload; leave it out, or limit the source")]
+    TooLarge {
+        /// What fits.
+        bytes_max: usize,
+    },
     /// The file is damaged. What came before was read.
     #[error("capture {name} is damaged after packet {packets}")]
     Damaged {

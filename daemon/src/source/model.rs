@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use wiremamba_model::generate::Traffic;
 
-use super::{Next, PacketSource, SourceError};
+use super::{Filled, Next, PacketSource, SourceError, Tag, Tagged};
 
 /// Longest that the network computes before whoever waits for a packet is told that there is none yet: short beside the
 /// 100 ms in which a stop should be done, long beside a step.
@@ -17,12 +17,32 @@ pub struct ModelSource(pub Traffic);
 
 impl PacketSource for ModelSource {
     fn next_packet(&mut self) -> Result<Next, SourceError> {
+        let mut next = Tagged::default();
+        Ok(match self.next_into(&mut next)? {
+            Filled::Packet => Next::Packet(next.packet),
+            Filled::Idle => Next::Idle,
+            Filled::End => Next::End,
+        })
+    }
+
+    fn next_into(&mut self, ret: &mut Tagged) -> Result<Filled, SourceError> {
         let mut begun: Option<Instant> = None;
         loop {
             match self.0.poll_packet() {
-                Poll::Ready(Some(next)) => return Ok(Next::Packet(next.packet)),
-                Poll::Ready(None) => return Ok(Next::End),
-                Poll::Pending if begun.get_or_insert_with(Instant::now).elapsed() > WORK_MAX => return Ok(Next::Idle),
+                Poll::Ready(Some(next)) => {
+                    *ret = Tagged {
+                        tag: Tag {
+                            session: next.flow + 1,
+                            label: Some(next.label),
+                            direction: Some(next.direction),
+                            is_last: next.left == 0,
+                        },
+                        packet: next.packet,
+                    };
+                    return Ok(Filled::Packet);
+                }
+                Poll::Ready(None) => return Ok(Filled::End),
+                Poll::Pending if begun.get_or_insert_with(Instant::now).elapsed() > WORK_MAX => return Ok(Filled::Idle),
                 Poll::Pending => {}
             }
         }

@@ -3,11 +3,13 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use wiremamba_host::{Interrupter, LogLevel, OpenPlugin, Plugin, PluginOption, Taken, ValueKind};
-use wiremamba_model::packet::{LinkType, Packet, Timestamp};
+use wiremamba_host::{LogLevel, OpenPlugin, Plugin, PluginOption, Taken, ValueKind};
+use wiremamba_model::flow::Direction;
+use wiremamba_model::packet::{LinkType, Timestamp};
 
-use super::{Next, PacketSource, SourceError};
+use super::{Filled, Interrupt, Next, PacketSource, SourceError, Tag, Tagged};
 
 pub use wiremamba_host::{PluginError, PluginName};
 
@@ -82,11 +84,6 @@ impl PluginSource {
     pub fn open(name: &PluginName) -> Result<Self, PluginError> {
         Ok(Self(Plugin::load(&name.path)?.open(&name.config, log)?))
     }
-
-    /// Interrupts it from other threads.
-    pub fn interrupter(&self) -> Interrupter {
-        self.0.interrupter()
-    }
 }
 
 /// What a plugin has to say, among what this program has to say.
@@ -101,16 +98,34 @@ fn log(level: LogLevel, text: &str) {
 
 impl PacketSource for PluginSource {
     fn next_packet(&mut self) -> Result<Next, SourceError> {
-        Ok(match self.0.next_packet().map_err(SourceError::Plugin)? {
-            Taken::Packet(taken) => Next::Packet(Packet {
-                ts: Timestamp(taken.ts_ns),
-                linktype: LinkType(taken.linktype as u16),
-                len: taken.len,
-                data: taken.data.to_vec(),
-            }),
-            Taken::Idle => Next::Idle,
-            Taken::End => Next::End,
+        let mut next = Tagged::default();
+        Ok(match self.next_into(&mut next)? {
+            Filled::Packet => Next::Packet(next.packet),
+            Filled::Idle => Next::Idle,
+            Filled::End => Next::End,
         })
+    }
+
+    fn next_into(&mut self, ret: &mut Tagged) -> Result<Filled, SourceError> {
+        Ok(match self.0.next_packet().map_err(SourceError::Plugin)? {
+            Taken::Packet(taken) => {
+                let packet = &mut ret.packet;
+                (packet.ts, packet.linktype) = (Timestamp(taken.ts_ns), LinkType(taken.linktype as u16));
+                packet.len = taken.len;
+                packet.data.clear();
+                packet.data.extend_from_slice(taken.data);
+                let side = |from_client| if from_client { Direction::Orig } else { Direction::Resp };
+                ret.tag = Tag { session: taken.flow_id, direction: taken.from_client.map(side), ..Tag::default() };
+                Filled::Packet
+            }
+            Taken::Idle => Filled::Idle,
+            Taken::End => Filled::End,
+        })
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        let interrupter = self.0.interrupter();
+        Some(Arc::new(move || interrupter.interrupt()))
     }
 }
 

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod packet;
+pub(crate) mod xdp;
 
 use std::fs::File;
 use std::io;

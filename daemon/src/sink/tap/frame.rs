@@ -22,7 +22,7 @@ pub const REFUSED_KERNEL: &str = "refused by the kernel";
 
 /// Why one packet cannot go onto the tap. It is counted and the next one is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(in crate::sink) enum Refusal {
     TooLong { len: usize, max: usize },
     TooShort,
     NotEthernet,
@@ -33,7 +33,7 @@ pub(super) enum Refusal {
 
 impl Refusal {
     /// The reason in the words of [`SinkReport::refused`](crate::sink::SinkReport::refused).
-    pub(super) fn reason(self) -> &'static str {
+    pub(in crate::sink) fn reason(self) -> &'static str {
         match self {
             Refusal::TooLong { .. } => REFUSED_TOO_LONG,
             Refusal::TooShort => REFUSED_TOO_SHORT,
@@ -46,7 +46,7 @@ impl Refusal {
 }
 
 /// Whether a frame of `len` bytes that begins with `head` may go onto an interface with this MTU.
-pub(super) fn check_frame(head: &[u8], len: usize, mtu: u32) -> Result<(), Refusal> {
+pub(in crate::sink) fn check_frame(head: &[u8], len: usize, mtu: u32) -> Result<(), Refusal> {
     if head.len() < ETHERNET_HEADER {
         return Err(Refusal::TooShort);
     }

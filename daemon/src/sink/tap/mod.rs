@@ -7,7 +7,6 @@
 
 mod error;
 mod frame;
-mod link;
 
 use std::fs::File;
 use std::io::Write as _;
@@ -19,10 +18,11 @@ use nix::libc;
 use wiremamba_model::flow::to_ethernet;
 use wiremamba_model::packet::{LinkType, Packet};
 
+use super::link::{self, Link};
 use super::{DeviceCounters, PacketSink, SinkError, SinkReport};
 use crate::sys;
-use frame::{ETHERNET_HEADER, Refusal, check_frame};
-use link::Link;
+use frame::ETHERNET_HEADER;
+pub(super) use frame::{Refusal, check_frame};
 
 pub use error::TapError;
 pub use frame::{
@@ -317,10 +317,7 @@ impl PacketSink for TapSink {
                 None
             })
         });
-        self.report.device = link.map(|link| DeviceCounters {
-            rx_packets: link.counters.rx_packets.saturating_sub(self.before.rx_packets),
-            rx_dropped: link.counters.rx_dropped.saturating_sub(self.before.rx_dropped),
-        });
+        self.report.device = link.map(|link| link.counted_since(self.before));
         if self.longest_refused > 0 {
             let mtu_needed = self.longest_refused - ETHERNET_HEADER;
             tracing::warn!(

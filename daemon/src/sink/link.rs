@@ -19,14 +19,19 @@ const IFINFO: usize = 16;
 /// Bytes of the answer's buffer. rtnetlink's own dumps use 32 KiB at most (`NLMSG_GOODSIZE` and `iproute2`).
 const ANSWER_MAX: usize = 32 * 1024;
 
+/// Of `linux/if.h`.
+const IFF_LOWER_UP: u32 = 1 << 16;
+
 // Attributes inside an attribute: `linux/if_link.h`.
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_TUN_TYPE: u16 = 3;
 const IFLA_TUN_MULTI_QUEUE: u16 = 7;
-/// Positions of `rx_packets` and `rx_dropped` in `struct rtnl_link_stats64`, counted in its u64 fields.
+/// Positions of packets and drops, received and transmitted, in `struct rtnl_link_stats64`, counted in its u64 fields.
 const STATS_RX_PACKETS: usize = 0;
+const STATS_TX_PACKETS: usize = 1;
 const STATS_RX_DROPPED: usize = 6;
+const STATS_TX_DROPPED: usize = 7;
 
 /// What rtnetlink says about one interface.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,6 +39,10 @@ pub(super) struct Link {
     pub index: i32,
     /// `IFF_UP` is set: the administrator wants it up.
     pub up: bool,
+    /// `IFF_LOWER_UP` is set: there is a carrier. A tap has one while somebody holds it.
+    pub carrier: bool,
+    /// `ARPHRD_ETHER` (1) or another number of `linux/if_arp.h`.
+    pub hardware: u16,
     /// The largest packet without its Ethernet header, in bytes.
     pub mtu: u32,
     /// The driver's name for its kind, such as `tun` or `veth`; empty for hardware.
@@ -47,6 +56,17 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// What the device counted since `before`.
+    pub(super) fn counted_since(&self, before: DeviceCounters) -> DeviceCounters {
+        let now = self.counters;
+        DeviceCounters {
+            rx_packets: now.rx_packets.saturating_sub(before.rx_packets),
+            rx_dropped: now.rx_dropped.saturating_sub(before.rx_dropped),
+            tx_packets: now.tx_packets.saturating_sub(before.tx_packets),
+            tx_dropped: now.tx_dropped.saturating_sub(before.tx_dropped),
+        }
+    }
+
     /// The interface `name` of the calling thread's network namespace, or `None` where there is none.
     pub(super) fn by_name(name: &str) -> nix::Result<Option<Link>> {
         let mut request = Request::new(libc::RTM_GETLINK, 0, 0, 0);
@@ -140,9 +160,12 @@ fn body(answer: &[u8]) -> nix::Result<Vec<u8>> {
 
 /// Reads an `ifinfomsg` and its attributes; what is missing or short stays at its default.
 fn parse(message: &[u8]) -> Link {
+    let flags = read_u32(message, 8).unwrap_or(0);
     let mut link = Link {
         index: read_u32(message, 4).unwrap_or(0) as i32,
-        up: read_u32(message, 8).unwrap_or(0) & libc::IFF_UP as u32 != 0,
+        up: flags & libc::IFF_UP as u32 != 0,
+        carrier: flags & IFF_LOWER_UP != 0,
+        hardware: message.get(2..4).map_or(0, |bytes| u16::from_ne_bytes([bytes[0], bytes[1]])),
         ..Link::default()
     };
     for (kind, value) in attributes(message.get(IFINFO..).unwrap_or_default()) {
@@ -151,6 +174,8 @@ fn parse(message: &[u8]) -> Link {
             libc::IFLA_STATS64 => {
                 link.counters.rx_packets = read_u64(value, STATS_RX_PACKETS * 8).unwrap_or(0);
                 link.counters.rx_dropped = read_u64(value, STATS_RX_DROPPED * 8).unwrap_or(0);
+                link.counters.tx_packets = read_u64(value, STATS_TX_PACKETS * 8).unwrap_or(0);
+                link.counters.tx_dropped = read_u64(value, STATS_TX_DROPPED * 8).unwrap_or(0);
             }
             libc::IFLA_LINKINFO => parse_info(value, &mut link),
             _ => {}
