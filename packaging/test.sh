@@ -26,7 +26,7 @@ while [ $# -gt 0 ]; do
 done
 
 need_cargo
-need_packages "${BUILD_PACKAGES[@]}" iproute2 tcpdump
+need_packages "${BUILD_PACKAGES[@]}" iproute2 nftables procps tcpdump
 want_packages tshark suricata tcpreplay libndpi-bin python3 valgrind chromium systemd \
     systemd-container debootstrap lintian
 

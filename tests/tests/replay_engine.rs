@@ -93,7 +93,8 @@ fn an_interface_that_nobody_listens_to_is_refused_and_so_is_one_without_consent(
     };
     let (code, said) = refused(&["--interface", "wm-a"]);
     assert!(code == Some(2) && said.contains("--yes-on-the-wire"), "{said}");
-    for (name, what) in [("wm-none", "there is no interface wm-none"), ("wm-idle", "has no carrier"), ("lo", "carries no Ethernet")]
+    for (name, what) in
+        [("wm-none", "there is no interface wm-none"), ("wm-idle", "has no carrier"), ("lo", "carries no Ethernet")]
     {
         let (code, said) = refused(&["--interface", name, "--yes-on-the-wire"]);
         assert!(code == Some(1) && said.contains(what), "{name}: {said}");
@@ -170,8 +171,7 @@ fn clients_and_servers_have_a_tap_each() {
         namespace.ip(&["tuntap", "add", "dev", name, "mode", "tap"]).unwrap();
         namespace.ip(&["link", "set", name, "up"]).unwrap();
     }
-    let (mut clients, mut servers) =
-        namespace.run(|| (Sniffer::open("wm-c").unwrap(), Sniffer::open("wm-s").unwrap()));
+    let (mut clients, mut servers) = namespace.run(|| (Sniffer::open("wm-c").unwrap(), Sniffer::open("wm-s").unwrap()));
     let args = ["--tap", "wm-c", "--server-tap", "wm-s", "--pps", "20000", "--pcap", capture.to_str().unwrap()];
     let done = replay(&namespace, &args);
     assert_eq!((&done["sent"], &done["device_rx_packets"]), (&240.into(), &240.into()));
@@ -181,6 +181,70 @@ fn clients_and_servers_have_a_tap_each() {
     let read = |sniffer: &mut Sniffer| sniffer.take(120, GAP).unwrap();
     assert!(read(&mut clients).iter().eq(side(true).map(|(_, packet)| &packet.data)));
     assert!(read(&mut servers).iter().eq(side(false).map(|(_, packet)| &packet.data)));
+}
+
+/// Udp packets between ten clients and a server, on a port that passes and on one that does not, 200 each way of each.
+fn write_udp(path: &Path) {
+    let packet = |i: usize| {
+        let (client, port) = ([10, 0, 0, 1 + (i / 4 % 10) as u8], if i % 4 < 2 { 9000 } else { 53 });
+        let (from, to, ports) = match i % 2 {
+            0 => (client, [10, 0, 1, 1], (4000, port)),
+            _ => ([10, 0, 1, 1], client, (port, 4000)),
+        };
+        let mut data = Vec::new();
+        let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4(from, to, 64);
+        builder.udp(ports.0, ports.1).write(&mut data, format!("packet {i}").as_bytes()).unwrap();
+        let ts = Timestamp(1_700_000_000_000_000_000 + i as i64 * 500_000);
+        Packet { ts, linktype: LinkType::ETHERNET, len: data.len() as u32, data }
+    };
+    traffic::write(path, (0..800).map(packet));
+}
+
+#[test]
+fn a_report_on_a_router_finds_the_drops_of_its_rules_and_its_nat_and_nothing_else() {
+    let Some(namespace) = namespace() else { return };
+    if Command::new("nft").arg("--version").output().is_err() {
+        eprintln!("skipped: no nft");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (capture, report) = (dir.path().join("capture.pcap"), dir.path().join("report.json"));
+    write_udp(&capture);
+    for (name, address) in [("wm-c", "10.0.0.254/24"), ("wm-s", "10.0.1.254/24")] {
+        namespace.ip(&["tuntap", "add", "dev", name, "mode", "tap"]).unwrap();
+        for setting in [format!("ipv6.conf.{name}.disable_ipv6=1"), format!("ipv4.conf.{name}.rp_filter=0")] {
+            let set = namespace.command("sysctl").args(["-qw", &format!("net.{setting}")]).status();
+            assert!(set.unwrap().success());
+        }
+        namespace.ip(&["addr", "add", address, "dev", name]).unwrap();
+        namespace.ip(&["link", "set", name, "up"]).unwrap();
+    }
+    assert!(namespace.command("sysctl").args(["-qw", "net.ipv4.ip_forward=1"]).status().unwrap().success());
+    let rules = "table ip wm {
+        chain passing { type filter hook forward priority 0; udp dport 53 drop; udp sport 53 drop; }
+        chain leaving { type nat hook postrouting priority 100; oifname wm-s masquerade; }
+    }";
+    let file = dir.path().join("rules.nft");
+    std::fs::write(&file, rules).unwrap();
+    assert!(namespace.command("nft").arg("-f").arg(&file).status().unwrap().success());
+
+    let args = ["--tap", "wm-c", "--server-tap", "wm-s", "--router", "--start-delay", "2", "--pps", "2000"];
+    let files = ["--pcap", capture.to_str().unwrap(), "--device-report", report.to_str().unwrap()];
+    let done = replay(&namespace, &[&args[..], &files[..]].concat());
+    assert_eq!(done["sent"], 800);
+    let report = json(&std::fs::read(&report).unwrap());
+    // Of the clients' packets every one gets another source. Of the servers' the router finds the 5-tuple taken by the
+    // connection that it has just translated, and changes their source port: the report shows that, too.
+    assert_eq!(report["directions"]["to_server"]["source_rewritten"], 200, "{report}");
+    for way in ["to_server", "to_client"] {
+        let way = &report["directions"][way];
+        // Half of each way is on the port that is dropped.
+        assert_eq!((&way["sent"], &way["received"], &way["lost"]), (&400.into(), &200.into(), &200.into()), "{report}");
+        assert_eq!((&way["destination_rewritten"], &way["reordered"]), (&0.into(), &0.into()), "{report}");
+        let latency = &way["latency"];
+        assert!(latency["p50_us"].as_f64() > Some(0.0) && latency["p50_us"].as_f64() <= latency["max_us"].as_f64());
+    }
+    assert_eq!(report["unwatched"], 0, "{report}");
 }
 
 fn truth(path: &Path) -> Vec<Value> {
@@ -195,8 +259,10 @@ fn the_ground_truth_has_every_flow_as_it_was_sent() {
     train_tiny(dir.path(), &model, 12);
     let (out, path) = (dir.path().join("out.pcap"), dir.path().join("truth.jsonl"));
     let (out_text, path_text) = (out.to_str().unwrap(), path.to_str().unwrap());
-    let args = ["--label", "web", "--flows", "12", "--flow-packets-max", "30", "--topspeed", "--ground-truth", path_text];
-    let done = succeed(&[&["replay", "-q", "--json", "--model", model.to_str().unwrap(), "-w", out_text], &args[..]].concat());
+    let args =
+        ["--label", "web", "--flows", "12", "--flow-packets-max", "30", "--topspeed", "--ground-truth", path_text];
+    let done =
+        succeed(&[&["replay", "-q", "--json", "--model", model.to_str().unwrap(), "-w", out_text], &args[..]].concat());
     let done = json(String::from_utf8_lossy(&done).lines().last().unwrap().as_bytes());
 
     // By hand: packets by 5-tuple of what was written.
@@ -319,14 +385,22 @@ fn score_accounts_for_every_flow_of_the_truth() {
     let mut log = "#fields\tts\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tservice\tduration\torig_pkts\tresp_pkts\tconn_state\n".to_owned();
     for flow in &truth(&path)[..20] {
         let text = |key: &str| flow[key].as_str().unwrap().to_owned();
-        log += &format!("{}\t{}\t{}\t{}\t53\tudp\tdns\t0.1\t4\t4\tSF\n", flow["start"], text("src_ip"), flow["src_port"], text("dest_ip"));
+        log += &format!(
+            "{}\t{}\t{}\t{}\t53\tudp\tdns\t0.1\t4\t4\tSF\n",
+            flow["start"],
+            text("src_ip"),
+            flow["src_port"],
+            text("dest_ip")
+        );
     }
     log += "1.5\t192.0.2.1\t5\t192.0.2.2\t53\tudp\tdns\t0.1\t1\t1\tSF\n";
     let conn = dir.path().join("conn.log");
     std::fs::write(&conn, log).unwrap();
     let files = ["--truth", path.to_str().unwrap(), "--zeek", conn.to_str().unwrap()];
     let score = json(&succeed(&[&["score", "--json"], &files[..]].concat()));
-    for (key, count) in [("flows", 25), ("seen", 20), ("missed", 5), ("unknown", 1), ("split", 0), ("packets_seen", 160)] {
+    for (key, count) in
+        [("flows", 25), ("seen", 20), ("missed", 5), ("unknown", 1), ("split", 0), ("packets_seen", 160)]
+    {
         assert_eq!(score[key], count, "{key}: {score}");
     }
     let table = String::from_utf8(succeed(&[&["score"], &files[..]].concat())).unwrap();

@@ -55,7 +55,7 @@ enum Command {
     /// Make traffic out of real captures in a trivial way, for a model to beat
     Baseline(baseline::BaselineArgs),
     /// Replay a capture, or packets fresh from a model or a plugin, onto a tap, a pair of taps or an interface
-    Replay(replay::ReplayArgs),
+    Replay(Box<replay::ReplayArgs>),
     /// Show what is in a capture or a checkpoint
     Inspect(inspect::InspectArgs),
     /// Judge how close synthetic traffic is to real traffic
@@ -162,7 +162,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Train(args) => train::run(args, context),
         Command::Generate(args) => generate::run(args, context),
         Command::Baseline(args) => baseline::run(args, context),
-        Command::Replay(args) => replay::run(args, context),
+        Command::Replay(args) => replay::run(*args, context),
         Command::Score(args) => score::run(args),
         Command::Inspect(args) => inspect::run(args, context),
         Command::Eval(args) => eval::run(args, context),

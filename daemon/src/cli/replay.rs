@@ -1,15 +1,17 @@
 //! `wiremamba replay`: a capture, packets fresh from a model, or those of a plugin, onto a tap, a pair of taps, an interface or into a file.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
 use super::{Context, Misuse, plugin, print_json, print_status, print_text};
 use crate::job::model::{self, SamplingArgs};
 use crate::replay::{self, Pace, ReplayOptions, Spin};
 use crate::sink::PacketSink;
+use crate::sink::device::{Addressing, DeviceReport, DeviceWatch};
 use crate::sink::interface::{InterfaceIo, InterfaceSink};
 use crate::sink::pair::PairSink;
 use crate::sink::savefile::{SavefileOptions, SavefileSink};
@@ -38,6 +40,13 @@ pub(super) struct ReplayArgs {
     /// Second tap: what servers send arrives here, what clients send on --tap, with a device under test between them
     #[arg(long, value_name = "NAME", requires = "tap")]
     server_tap: Option<String>,
+    /// Watch what the device between the two taps does: loss, latency, reordering, rewritten addresses; as JSON into this file
+    #[arg(long, value_name = "FILE", requires = "server_tap")]
+    device_report: Option<PathBuf>,
+    /// The device routes: send frames to each tap's own MAC, and answer its ARP for every address. A router that finds its
+    /// taps up needs a second before it sends: see --start-delay
+    #[arg(long, requires = "device_report")]
+    router: bool,
     /// Existing interface that the packets leave, towards whatever is at its other end
     #[arg(long, value_name = "NAME", conflicts_with = "write")]
     interface: Option<String>,
@@ -147,7 +156,7 @@ pub(super) fn run(args: ReplayArgs, context: &Context) -> Result<()> {
         (_, _, Some(name)) => Box::new(plugin::open(name)?),
         (None, None, None) => return Err(Misuse("give --pcap, --model or --plugin".into()).into()),
     });
-    let mut sink = sink(&args)?;
+    let (mut sink, watched) = sink(&args, &options.labels)?;
     let (pcap, plugin) = (args.pcap.clone(), args.plugin.clone());
     let open = move || match (first.take(), &pcap, &plugin) {
         (Some(source), _, _) => Ok(source),
@@ -183,6 +192,13 @@ pub(super) fn run(args: ReplayArgs, context: &Context) -> Result<()> {
             (false, true) => print_status(&counters.to_string()),
         }
     }
+    if let (Some(path), Some(report)) = (&args.device_report, watched.and_then(|watched| watched.lock().ok()?.take())) {
+        std::fs::write(path, serde_json::to_vec_pretty(&report)?)
+            .with_context(|| format!("cannot write the report on the device to {}", path.display()))?;
+        if !args.json {
+            print_text(&format!("{report}\n"))?;
+        }
+    }
     outcome?;
     Ok(())
 }
@@ -209,7 +225,10 @@ fn options(args: &ReplayArgs) -> ReplayOptions {
     }
 }
 
-fn sink(args: &ReplayArgs) -> Result<Box<dyn PacketSink>> {
+/// Where the report on a device will be.
+type Watched = Option<Arc<Mutex<Option<DeviceReport>>>>;
+
+fn sink(args: &ReplayArgs, labels: &[String]) -> Result<(Box<dyn PacketSink>, Watched)> {
     let truncated = match args.truncated {
         TruncatedArg::Pad => Truncated::Pad,
         TruncatedArg::Skip => Truncated::Skip,
@@ -220,11 +239,25 @@ fn sink(args: &ReplayArgs) -> Result<Box<dyn PacketSink>> {
         tracing::info!(tap = tap.name(), created = tap.created(), mtu = tap.mtu(), "replaying");
         Ok::<_, TapError>(tap)
     };
-    Ok(match (&args.tap, &args.server_tap, &args.interface, &args.write) {
-        (Some(client), Some(server), _, _) => Box::new(PairSink::new(tap(client)?, tap(server)?)),
+    let sink: Box<dyn PacketSink> = match (&args.tap, &args.server_tap, &args.interface, &args.write) {
+        (Some(client), Some(server), _, _) => {
+            let (client, server) = (tap(client)?, tap(server)?);
+            if args.device_report.is_none() {
+                return Ok((Box::new(PairSink::new(client, server)), None));
+            }
+            let addressing = match (args.router, client.mac(), server.mac()) {
+                (false, _, _) => Addressing::AsTheyAre,
+                (true, Some(client), Some(server)) => Addressing::Routed { macs: [client, server] },
+                (true, _, _) => anyhow::bail!("the taps have no MAC"),
+            };
+            let watch = DeviceWatch::start(client.reader()?, server.reader()?, addressing, labels.to_vec())?;
+            let (sink, watched) = PairSink::new(client, server).watched_by(watch);
+            return Ok((Box::new(sink), Some(watched)));
+        }
         (Some(name), None, _, _) => Box::new(tap(name)?),
         (None, _, Some(name), _) => Box::new(InterfaceSink::open(name, args.io, truncated)?),
         (None, _, None, Some(path)) => Box::new(SavefileSink::create(path, SavefileOptions::default())?),
         (None, _, None, None) => return Err(Misuse("give --tap, --interface or -w".into()).into()),
-    })
+    };
+    Ok((sink, None))
 }

@@ -146,7 +146,9 @@ impl FlowBook {
                 Direction::Resp
             }
             // Seen from its middle, a flow's server is taken for its client; a SYN-ACK tells.
-            (None, None) if dissected.tcp_flags.is_some_and(|flags| flags & (SYN | 0x10) == SYN | 0x10) => Direction::Resp,
+            (None, None) if dissected.tcp_flags.is_some_and(|flags| flags & (SYN | 0x10) == SYN | 0x10) => {
+                Direction::Resp
+            }
             _ => Direction::Orig,
         };
         Some(Entry { key, tuple, flags: dissected.tcp_flags.unwrap_or(0), direction })

@@ -138,7 +138,9 @@ impl ReplayError {
     pub fn counters(&self) -> Option<&ReplayCounters> {
         match self {
             Self::Option { .. } | Self::Thread(_) => None,
-            Self::Source { counters, .. } | Self::Sink { counters, .. } | Self::Truth { counters, .. } => Some(counters),
+            Self::Source { counters, .. } | Self::Sink { counters, .. } | Self::Truth { counters, .. } => {
+                Some(counters)
+            }
         }
     }
 }
@@ -175,7 +177,8 @@ pub fn run(
         },
     };
     let feed = if options.preload {
-        Feed::preloaded(open, stop).map_err(|source| ReplayError::Source { source, counters: Box::new(counters.clone()) })?
+        Feed::preloaded(open, stop)
+            .map_err(|source| ReplayError::Source { source, counters: Box::new(counters.clone()) })?
     } else {
         Feed::start(open, options.loops).map_err(ReplayError::Thread)?
     };
@@ -304,7 +307,7 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         };
         let entry = self.book.as_ref().and_then(|book| book.look_up(tagged));
         let sent = match &entry {
-            Some(entry) => sink.send_from(packet, entry.direction),
+            Some(entry) => sink.send_from(tagged, entry.direction),
             None => sink.send(packet),
         };
         match sent {
@@ -345,7 +348,7 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
     /// Waits the start delay, warms up and sets the time of the first packet; `None` when stopped meanwhile.
     fn begin(&mut self) -> Option<u64> {
         let delay = nanos(self.options.start_delay);
-        if self.pacer.wait_until(pacer::now_ns().saturating_add(delay), self.stop) == Wait::Stopped {
+        if self.pacer.wait_until(pacer::now_ns().saturating_add(delay), self.stop, || {}) == Wait::Stopped {
             return None;
         }
         let start = match self.options.pace {
@@ -366,12 +369,12 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
             sink.flush().map_err(Failure::Sink)?;
         }
         while self.next_report_ns < deadline {
-            match self.pacer.wait_until(self.next_report_ns, self.stop) {
+            match self.pacer.wait_until(self.next_report_ns, self.stop, || {}) {
                 Wait::Reached(now) => self.report_if_due(now, sink.report()),
                 Wait::Stopped => return Ok(Wait::Stopped),
             }
         }
-        Ok(self.pacer.wait_until(deadline, self.stop))
+        Ok(self.pacer.wait_until(deadline, self.stop, || sink.warm()))
     }
 
     /// Waits a moment for a source that has nothing.

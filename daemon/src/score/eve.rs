@@ -164,9 +164,15 @@ mod tests {
         let seen = read(&path).unwrap();
         assert_eq!((seen.flows.len(), seen.alerts.len(), seen.anomalies["stream: stream.pkt_invalid_ack"]), (2, 1, 1));
         let flow = &seen.flows[0];
-        assert_eq!((flow.packets, flow.application.as_deref(), flow.state.as_deref()), (10, Some("http"), Some("closed")));
+        assert_eq!(
+            (flow.packets, flow.application.as_deref(), flow.state.as_deref()),
+            (10, Some("http"), Some("closed"))
+        );
         // 2026-11-24T10:00:00Z is 1795514400; the end is the same clock an hour east.
-        assert!((flow.time.0 - 1_795_514_400.5).abs() < 1e-5 && (flow.time.1 - flow.time.0 - 1.0).abs() < 1e-5, "{flow:?}");
+        assert!(
+            (flow.time.0 - 1_795_514_400.5).abs() < 1e-5 && (flow.time.1 - flow.time.0 - 1.0).abs() < 1e-5,
+            "{flow:?}"
+        );
         assert_eq!((seen.counters["decoder.invalid"], seen.counters["app_layer.flow.http"]), (0, 1));
         assert!(!seen.counters.contains_key("decoder"));
     }

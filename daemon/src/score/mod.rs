@@ -233,7 +233,8 @@ pub fn score(truth: &[TruthFlow], seen: &Seen, expected: &HashMap<String, String
         let packets_seen: u64 = found.iter().map(|flow| flow.packets).sum();
         score.packets_seen += packets_seen;
         score.short += u64::from(packets_seen < packets);
-        let application = found.iter().find_map(|flow| flow.application.clone()).unwrap_or_else(|| "unknown".to_owned());
+        let application =
+            found.iter().find_map(|flow| flow.application.clone()).unwrap_or_else(|| "unknown".to_owned());
         let is_wrong = expected.is_some_and(|expected| expected != application);
         label.mislabelled += u64::from(is_wrong);
         score.mislabelled += u64::from(is_wrong);
@@ -253,7 +254,8 @@ pub fn score(truth: &[TruthFlow], seen: &Seen, expected: &HashMap<String, String
         truth.iter().filter(|flow| flow.protocol == 6).map(|flow| flow.state == crate::replay::TruthState::Closed),
     );
     let closed = |flow: &SeenFlow| flow.state.as_deref() == Some("closed");
-    score.tcp_closed_seen = share(found.iter().flatten().filter(|flow| flow.ends.protocol == 6).map(|flow| closed(flow)));
+    score.tcp_closed_seen =
+        share(found.iter().flatten().filter(|flow| flow.ends.protocol == 6).map(|flow| closed(flow)));
     score.anomalies.clone_from(&seen.anomalies);
     score.anomalies_per_1000 = seen.anomalies.values().sum::<u64>() as f64 * 1000.0 / score.packets.max(1) as f64;
     let counter = |name: &str| seen.counters.get(name).copied();
@@ -340,7 +342,12 @@ mod tests {
     #[test]
     fn every_flow_is_seen_or_missed_and_every_other_one_unknown() {
         // The second of port 1000 comes a minute later; that of port 1002 is missed.
-        let sent = [truth("web", 1000, 100.0), truth("web", 1000, 160.0), truth("web", 1001, 100.0), truth("web", 1002, 100.0)];
+        let sent = [
+            truth("web", 1000, 100.0),
+            truth("web", 1000, 160.0),
+            truth("web", 1001, 100.0),
+            truth("web", 1002, 100.0),
+        ];
         let alert = |port, time| Alert { ends: seen(port, 0.0, "").ends, time, signature: "odd".to_owned() };
         let system = Seen {
             flows: vec![
@@ -360,7 +367,10 @@ mod tests {
         assert_eq!((score.split, score.short, score.mislabelled), (1, 1, 1));
         assert_eq!((score.alerts, score.alerts_without_cause["odd"]), (1, 1));
         assert_eq!((score.packets, score.packets_seen, score.anomalies_per_1000), (40, 28, 50.0));
-        assert_eq!((score.tcp_closed_sent, score.tcp_closed_seen, score.decoder_invalid), (Some(1.0), Some(1.0), Some(0)));
+        assert_eq!(
+            (score.tcp_closed_sent, score.tcp_closed_seen, score.decoder_invalid),
+            (Some(1.0), Some(1.0), Some(0))
+        );
         let web = &score.labels["web"];
         assert_eq!((web.seen, web.missed, web.applications["http"], web.applications["tls"]), (3, 1, 2, 1));
     }

@@ -78,7 +78,10 @@ mod tests {
         std::fs::write(&json, "{\"ts\":100.5,\"id.orig_h\":\"10.0.0.1\",\"id.orig_p\":4000,\"id.resp_h\":\"10.0.0.2\",\"id.resp_p\":80,\"proto\":\"tcp\",\"service\":\"http\",\"duration\":1.5,\"orig_pkts\":6,\"resp_pkts\":4,\"conn_state\":\"SF\"}\n{\"ts\":101,\"id.orig_h\":\"10.0.0.1\",\"id.orig_p\":8,\"id.resp_h\":\"10.0.0.2\",\"id.resp_p\":0,\"proto\":\"icmp\",\"orig_pkts\":1,\"resp_pkts\":1,\"conn_state\":\"OTH\"}\n").unwrap();
         let seen = read(&tsv).unwrap();
         assert_eq!(seen, read(&json).unwrap());
-        assert_eq!((seen.flows[0].packets, seen.flows[0].time, seen.flows[0].state.as_deref()), (10, (100.5, 102.0), Some("closed")));
+        assert_eq!(
+            (seen.flows[0].packets, seen.flows[0].time, seen.flows[0].state.as_deref()),
+            (10, (100.5, 102.0), Some("closed"))
+        );
         std::fs::write(&tsv, format!("{header}100.5\tC1\n")).unwrap();
         assert!(read(&tsv).unwrap_err().to_string().contains("line 3"));
     }

@@ -45,7 +45,9 @@ pub enum InterfaceIo {
 #[non_exhaustive]
 pub enum InterfaceError {
     /// The user's: no such interface.
-    #[error("there is no interface {0}; a tap is made by --tap, a pair of interfaces by `ip link add A type veth peer name B`")]
+    #[error(
+        "there is no interface {0}; a tap is made by --tap, a pair of interfaces by `ip link add A type veth peer name B`"
+    )]
     NotFound(String),
     /// The user's: it carries no Ethernet frames.
     #[error("{name} carries no Ethernet frames (hardware type {hardware})")]
@@ -104,7 +106,7 @@ impl InterfaceSink {
     /// # Errors
     /// It is not there, has no carrier, or may not be sent from.
     pub fn open(name: &str, io: InterfaceIo, truncated: Truncated) -> Result<Self, InterfaceError> {
-        let link = look(name, |name| Link::by_name(name))?;
+        let link = look(name)?;
         if link.hardware != HARDWARE_ETHERNET {
             return Err(InterfaceError::NotEthernet { name: name.to_owned(), hardware: link.hardware });
         }
@@ -120,7 +122,9 @@ impl InterfaceSink {
             InterfaceIo::Xdp => Some(XdpSender::bind(link.index as u32).map_err(failed)?),
             InterfaceIo::Auto if !fits => None,
             InterfaceIo::Auto => XdpSender::bind(link.index as u32)
-                .inspect_err(|errno| tracing::debug!(interface = name, %errno, "no AF_XDP, sending through a packet socket"))
+                .inspect_err(
+                    |errno| tracing::debug!(interface = name, %errno, "no AF_XDP, sending through a packet socket"),
+                )
                 .ok(),
         };
         let sender = match xdp {
@@ -229,11 +233,11 @@ fn check_carrier(name: &str, link: &Link) -> Result<(), InterfaceError> {
     }
 }
 
-fn look(name: &str, by: impl FnOnce(&str) -> nix::Result<Option<Link>>) -> Result<Link, InterfaceError> {
+fn look(name: &str) -> Result<Link, InterfaceError> {
     if name.is_empty() || name.len() >= libc::IFNAMSIZ {
         return Err(InterfaceError::NotFound(name.to_owned()));
     }
-    match by(name) {
+    match Link::by_name(name) {
         Ok(Some(link)) => Ok(link),
         Ok(None) => Err(InterfaceError::NotFound(name.to_owned())),
         Err(source) => Err(InterfaceError::Open { name: name.to_owned(), source }),
@@ -259,6 +263,15 @@ impl PacketSink for InterfaceSink {
             Err(reason) => *self.report.refused.entry(reason).or_default() += 1,
         }
         Ok(())
+    }
+
+    /// A call that finds nothing to send.
+    fn warm(&mut self) {
+        match &mut self.sender {
+            Sender::Xdp { sender, .. } => sender.warm(),
+            // Shorter than an Ethernet header: EINVAL.
+            Sender::Packet(socket) => drop(send(socket.as_raw_fd(), &[0], MsgFlags::empty())),
+        }
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {

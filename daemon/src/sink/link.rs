@@ -43,6 +43,8 @@ pub(super) struct Link {
     pub carrier: bool,
     /// `ARPHRD_ETHER` (1) or another number of `linux/if_arp.h`.
     pub hardware: u16,
+    /// Its own address.
+    pub mac: Option<[u8; 6]>,
     /// The largest packet without its Ethernet header, in bytes.
     pub mtu: u32,
     /// The driver's name for its kind, such as `tun` or `veth`; empty for hardware.
@@ -170,6 +172,7 @@ fn parse(message: &[u8]) -> Link {
     };
     for (kind, value) in attributes(message.get(IFINFO..).unwrap_or_default()) {
         match kind {
+            libc::IFLA_ADDRESS => link.mac = value.try_into().ok(),
             libc::IFLA_MTU => link.mtu = read_u32(value, 0).unwrap_or(0),
             libc::IFLA_STATS64 => {
                 link.counters.rx_packets = read_u64(value, STATS_RX_PACKETS * 8).unwrap_or(0);

@@ -1,5 +1,6 @@
 //! Where packets go: one trait, and its implementations.
 
+pub mod device;
 pub mod interface;
 mod link;
 pub mod pair;
@@ -11,6 +12,8 @@ use std::collections::BTreeMap;
 use wiremamba_model::flow::Direction;
 use wiremamba_model::packet::Packet;
 
+use crate::source::Tagged;
+
 /// Takes packets, one after another.
 pub trait PacketSink {
     /// Sends or writes one packet. A packet that this sink can never take (a wrong link type, too long) is no error:
@@ -21,15 +24,18 @@ pub trait PacketSink {
     fn send(&mut self, packet: &Packet) -> Result<(), SinkError>;
 
     /// As [`send`](Self::send), for a sink with two sides: `direction` says whose packet it is. Others do not care.
-    fn send_from(&mut self, packet: &Packet, direction: Direction) -> Result<(), SinkError> {
+    fn send_from(&mut self, tagged: &Tagged, direction: Direction) -> Result<(), SinkError> {
         let _ = direction;
-        self.send(packet)
+        self.send(&tagged.packet)
     }
 
     /// Whether [`send_from`](Self::send_from) cares.
     fn has_sides(&self) -> bool {
         false
     }
+
+    /// Goes the way of a packet without one, so that the next finds the caches warm after a sleep.
+    fn warm(&mut self) {}
 
     /// Brings on its way what was taken and is held back to be sent together.
     fn flush(&mut self) -> Result<(), SinkError> {

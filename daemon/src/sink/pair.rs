@@ -1,21 +1,56 @@
 //! Two sinks as the two sides of a device under test: what clients send goes into one, what servers send into the other.
 
-use wiremamba_model::flow::Direction;
-use wiremamba_model::packet::Packet;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use wiremamba_model::flow::Direction;
+use wiremamba_model::packet::{LinkType, Packet};
+
+use super::device::{DeviceReport, DeviceWatch};
 use super::{DeviceCounters, PacketSink, SinkError, SinkReport};
+use crate::source::{Tag, Tagged};
 
 /// A client side and a server side.
 pub struct PairSink<C, S> {
     client: C,
     server: S,
     report: SinkReport,
+    watch: Option<DeviceWatch>,
+    /// Where the watch's report goes at the end.
+    watched: Arc<Mutex<Option<DeviceReport>>>,
+    /// A packet with the device's MAC.
+    scratch: Packet,
 }
 
 impl<C: PacketSink, S: PacketSink> PairSink<C, S> {
     /// A pair of sinks that nothing was sent to yet.
     pub fn new(client: C, server: S) -> Self {
-        Self { client, server, report: SinkReport::default() }
+        let scratch = Tagged::default().packet;
+        Self { client, server, report: SinkReport::default(), watch: None, watched: Arc::default(), scratch }
+    }
+
+    /// With somebody who watches what comes out of the device between the two; the report is there after `finish`.
+    pub fn watched_by(mut self, watch: DeviceWatch) -> (Self, Arc<Mutex<Option<DeviceReport>>>) {
+        self.watch = Some(watch);
+        let watched = Arc::clone(&self.watched);
+        (self, watched)
+    }
+
+    fn send_one_way(&mut self, packet: &Packet, direction: Direction) -> Result<(), SinkError> {
+        let mac = self.watch.as_ref().and_then(|watch| watch.mac(direction));
+        let packet = match mac {
+            Some(mac) if packet.linktype == LinkType::ETHERNET && packet.data.len() >= mac.len() => {
+                self.scratch.clone_from(packet);
+                self.scratch.data[..mac.len()].copy_from_slice(&mac);
+                &self.scratch
+            }
+            _ => packet,
+        };
+        let sent = match direction {
+            Direction::Orig => self.client.send(packet),
+            Direction::Resp => self.server.send(packet),
+        };
+        self.add_up();
+        sent
     }
 
     /// Brings the common report up to date.
@@ -37,22 +72,30 @@ impl<C: PacketSink, S: PacketSink> PairSink<C, S> {
 }
 
 impl<C: PacketSink, S: PacketSink> PacketSink for PairSink<C, S> {
-    /// To the server side's device, as a client sends it.
+    /// As a client sends it.
     fn send(&mut self, packet: &Packet) -> Result<(), SinkError> {
-        self.send_from(packet, Direction::Orig)
+        self.send_from(&Tagged { packet: packet.clone(), tag: Tag::default() }, Direction::Orig)
     }
 
-    fn send_from(&mut self, packet: &Packet, direction: Direction) -> Result<(), SinkError> {
-        let sent = match direction {
-            Direction::Orig => self.client.send(packet),
-            Direction::Resp => self.server.send(packet),
-        };
-        self.add_up();
+    fn send_from(&mut self, tagged: &Tagged, direction: Direction) -> Result<(), SinkError> {
+        let Some(watch) = &self.watch else { return self.send_one_way(&tagged.packet, direction) };
+        // Before it is sent: it may be through before this thread goes on.
+        let announced = watch.announce(tagged, direction);
+        let before = self.report.packets;
+        let sent = self.send_one_way(&tagged.packet, direction);
+        if let (Some(watch), Some(announced), true) = (&self.watch, announced, self.report.packets == before) {
+            watch.take_back(&announced);
+        }
         sent
     }
 
     fn has_sides(&self) -> bool {
         true
+    }
+
+    fn warm(&mut self) {
+        self.client.warm();
+        self.server.warm();
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
@@ -65,6 +108,10 @@ impl<C: PacketSink, S: PacketSink> PacketSink for PairSink<C, S> {
     }
 
     fn finish(&mut self) -> Result<SinkReport, SinkError> {
+        if let Some(watch) = &mut self.watch {
+            let report = watch.finish();
+            *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+        }
         let finished = [self.client.finish(), self.server.finish()];
         self.add_up();
         let mut sum = Some(DeviceCounters::default());

@@ -164,7 +164,9 @@ pub enum SourceError {
     #[error(transparent)]
     Plugin(plugin::PluginError),
     /// It does not fit into memory.
-    #[error("there are more than {bytes_max} bytes of packets, too many for --preload; leave it out, or limit the source")]
+    #[error(
+        "there are more than {bytes_max} bytes of packets, too many for --preload; leave it out, or limit the source"
+    )]
     TooLarge {
         /// What fits.
         bytes_max: usize,

@@ -42,7 +42,9 @@ impl PacketSource for ModelSource {
                     return Ok(Filled::Packet);
                 }
                 Poll::Ready(None) => return Ok(Filled::End),
-                Poll::Pending if begun.get_or_insert_with(Instant::now).elapsed() > WORK_MAX => return Ok(Filled::Idle),
+                Poll::Pending if begun.get_or_insert_with(Instant::now).elapsed() > WORK_MAX => {
+                    return Ok(Filled::Idle);
+                }
                 Poll::Pending => {}
             }
         }

@@ -115,8 +115,7 @@ impl XdpSender {
             Ok::<_, Errno>(Ring { mapping: Mapping::new(fd, page, bytes)?, offsets })
         };
         let sent = ring(offsets.tx, libc::XDP_PGOFF_TX_RING, size_of::<libc::xdp_desc>())?;
-        let completed =
-            ring(offsets.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING as libc::off_t, size_of::<u64>())?;
+        let completed = ring(offsets.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING as libc::off_t, size_of::<u64>())?;
         // SAFETY: plain integers; all zeros is a valid value.
         let mut address: libc::sockaddr_xdp = unsafe { std::mem::zeroed() };
         address.sxdp_family = libc::AF_XDP as u16;
@@ -158,11 +157,7 @@ impl XdpSender {
             if self.sent.mapping.counter(self.sent.offsets.consumer).load(Ordering::Acquire) == self.next_sent {
                 return Ok(());
             }
-            // SAFETY: no pointers.
-            let kicked = unsafe {
-                libc::sendto(self.socket.as_raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0)
-            };
-            match Errno::result(kicked) {
+            match self.kick() {
                 // A batch of the kernel's own size was sent, or there is no room at the moment.
                 Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(Errno::EBUSY | Errno::ENOBUFS) => std::thread::yield_now(),
@@ -172,11 +167,26 @@ impl XdpSender {
         Err(Errno::ETIMEDOUT)
     }
 
+    /// Makes a call to send, with or without something to send, and takes back what was sent.
+    pub(crate) fn warm(&mut self) {
+        let _ = self.kick();
+        self.reap();
+    }
+
+    fn kick(&self) -> nix::Result<()> {
+        // SAFETY: no pointers.
+        let sent = unsafe {
+            libc::sendto(self.socket.as_raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0)
+        };
+        Errno::result(sent).map(drop)
+    }
+
     /// Takes back the frames that were sent.
     fn reap(&mut self) {
         let until = self.completed.mapping.counter(self.completed.offsets.producer).load(Ordering::Acquire);
         while self.next_completed != until {
-            let slot = self.completed.mapping.slot::<u64>(self.completed.offsets.desc, self.next_completed & (FRAMES - 1));
+            let slot =
+                self.completed.mapping.slot::<u64>(self.completed.offsets.desc, self.next_completed & (FRAMES - 1));
             // SAFETY: inside the mapping and aligned, as `slot` asserts; the kernel wrote it before it moved its counter.
             let offset = unsafe { slot.read() };
             self.free.push((offset as usize / FRAME_BYTES) as u32);
@@ -189,8 +199,7 @@ impl XdpSender {
 fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> nix::Result<()> {
     let len = size_of::<T>() as libc::socklen_t;
     // SAFETY: `value` is initialised, `len` bytes long, and outlives the call.
-    let set = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_XDP, option, std::ptr::from_ref(value).cast(), len)
-    };
+    let set =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_XDP, option, std::ptr::from_ref(value).cast(), len) };
     Errno::result(set).map(drop)
 }

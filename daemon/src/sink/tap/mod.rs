@@ -80,6 +80,7 @@ pub struct TapSink {
     index: Option<i32>,
     created: bool,
     ipv6_quiet: bool,
+    mac: Option<[u8; 6]>,
     mtu: u32,
     truncated: Truncated,
     scratch: Vec<u8>,
@@ -145,6 +146,7 @@ impl TapSink {
             index: Some(link.index),
             created,
             ipv6_quiet,
+            mac: link.mac,
             mtu: link.mtu,
             truncated: options.truncated,
             scratch: Vec::new(),
@@ -167,6 +169,7 @@ impl TapSink {
             index: None,
             created: false,
             ipv6_quiet: false,
+            mac: None,
             mtu: about.mtu,
             truncated,
             scratch: Vec::new(),
@@ -174,6 +177,19 @@ impl TapSink {
             longest_refused: 0,
             before: DeviceCounters::default(),
         }
+    }
+
+    /// The tap's file once more, from which what the host sends through the interface can be read.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn reader(&self) -> std::io::Result<File> {
+        self.tun.try_clone()
+    }
+
+    /// The interface's own MAC; `None` where it is not known.
+    pub fn mac(&self) -> Option<[u8; 6]> {
+        self.mac
     }
 
     /// The interface's name.
@@ -302,6 +318,11 @@ impl PacketSink for TapSink {
             Err(Stop::Broken(error)) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// The driver refuses a frame shorter than an Ethernet header before it counts it.
+    fn warm(&mut self) {
+        let _ = (&self.tun).write(&[0]);
     }
 
     fn report(&self) -> &SinkReport {
