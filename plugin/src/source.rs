@@ -44,6 +44,7 @@ impl Config {
                 "label" => labels.push(value.to_owned()),
                 "flows" => options.flows = Some(number(key, value)?),
                 "packets" => options.packets = Some(number(key, value)?),
+                "stock" => options.stock = Some(number(key, value)?),
                 "flow_packets_max" => options.generate.packets_max = number(key, value)?,
                 "seed" => options.generate.seed = number(key, value)?,
                 "streams" => options.generate.streams = number(key, value)?,

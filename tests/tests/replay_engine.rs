@@ -302,6 +302,34 @@ fn the_ground_truth_has_every_flow_as_it_was_sent() {
 }
 
 #[test]
+fn a_stock_is_rendered_again_with_other_hosts_and_as_many_packets() {
+    let dir = tempfile::tempdir().unwrap();
+    traffic::write_two_labels(dir.path(), 25);
+    let model = dir.path().join("model");
+    train_tiny(dir.path(), &model, 12);
+    let (out, path) = (dir.path().join("out.pcap"), dir.path().join("truth.jsonl"));
+    let args = ["--flow-packets-max", "20", "--topspeed", "-w", out.to_str().unwrap()];
+    let ask = |more: &[&str]| {
+        let files = ["--model", model.to_str().unwrap(), "--ground-truth", path.to_str().unwrap()];
+        let done = succeed(&[&["replay", "-q", "--json"], &files[..], &args[..], more].concat());
+        (json(String::from_utf8_lossy(&done).lines().last().unwrap().as_bytes()), traffic::read(&out), truth(&path))
+    };
+    let (done, packets, flows) = ask(&["--flows", "200", "--stock", "10"]);
+    let (fresh, again) = (done["sessions_fresh"].as_u64().unwrap(), done["sessions_again"].as_u64().unwrap());
+    // A session without a packet is never sent.
+    assert!(fresh <= 10 && fresh >= 5 && again > 100 && fresh + again <= 200, "{done}");
+    assert!(packets.is_sorted_by_key(|packet| packet.ts));
+    let hosts: std::collections::HashSet<_> = flows.iter().map(|flow| flow["src_ip"].to_string()).collect();
+    assert!(hosts.len() > 50, "{} clients in {} flows", hosts.len(), flows.len());
+    // The fresh ones are those that come without a stock.
+    let (_, plain, _) = ask(&["--flows", "10"]);
+    let of_fresh: Vec<_> = packets.iter().filter(|packet| plain.contains(packet)).collect();
+    assert_eq!(of_fresh.len(), plain.len());
+    // The same seed, the same packets.
+    assert!(ask(&["--flows", "200", "--stock", "10"]).1 == packets);
+}
+
+#[test]
 fn a_full_disk_under_the_ground_truth_ends_the_replay_with_its_counters() {
     if !Path::new("/dev/full").exists() {
         eprintln!("skipped: no /dev/full");

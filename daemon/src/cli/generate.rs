@@ -92,7 +92,7 @@ pub(super) fn run(args: GenerateArgs, context: &Context) -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     let counters = source.0.counters();
     let summary = Summary {
-        flows: counters.flows,
+        flows: counters.flows + source.0.rendered_again(),
         packets: report.packets,
         bytes: report.bytes,
         tokens: counters.tokens,

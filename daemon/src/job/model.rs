@@ -39,6 +39,9 @@ pub struct SamplingArgs {
     /// Stop after this many packets
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub packets: Option<u64>,
+    /// Generate this many flows, then render them again with other hosts, ports, numbers and payloads, which is far faster
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub stock: Option<u64>,
     /// Begin each flow with the first packet of a flow of this capture
     #[arg(long, value_name = "CAPTURE")]
     pub prompt: Option<PathBuf>,
@@ -125,6 +128,7 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
         flows: args.flows,
         packets: args.packets,
         flows_per_second: args.flows_per_second,
+        stock: args.stock,
         start: Timestamp::from_parts(args.start, 0),
         generate: GenerateOptions {
             streams: args.streams,

@@ -51,6 +51,10 @@ pub struct ReplayCounters {
     pub moves: u64,
     /// By how much it moved, all in all, in nanoseconds.
     pub moved_ns: u64,
+    /// Sessions sent to their end that were fresh from the model.
+    pub sessions_fresh: u64,
+    /// Sessions sent to their end that were earlier ones, rendered again.
+    pub sessions_again: u64,
     /// Flows in the ground truth.
     pub truth_flows: u64,
     /// Bytes of the packets sent, as the sink sent them.
@@ -142,6 +146,8 @@ impl fmt::Display for ReplayCounters {
             write!(f, ", {} stalls moved the schedule by {:.1} s", self.moves, self.moved_ns as f64 / 1e9)?;
         }
         let rare = [
+            (self.sessions_fresh, "sessions fresh"),
+            (self.sessions_again, "sessions rendered again"),
             (self.truth_flows, "flows in the ground truth"),
             (self.gaps_clipped, "long gaps cut"),
             (self.backwards, "times backwards"),

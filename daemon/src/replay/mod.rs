@@ -313,6 +313,14 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         match sent {
             Ok(()) => {
                 let is_sent = self.counters.count(sink.report(), late_ns);
+                if tagged.tag.is_last {
+                    let sessions = if tagged.tag.is_again {
+                        &mut self.counters.sessions_again
+                    } else {
+                        &mut self.counters.sessions_fresh
+                    };
+                    *sessions += 1;
+                }
                 self.enter(entry.filter(|_| is_sent), tagged, now)?;
             }
             Err(SinkError::Closed { .. }) => return Ok(Some(Ended::Closed)),

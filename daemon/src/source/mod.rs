@@ -55,6 +55,8 @@ pub struct Tag {
     pub direction: Option<Direction>,
     /// Whether it is the last of its flow.
     pub is_last: bool,
+    /// Whether its session is an earlier one, rendered again.
+    pub is_again: bool,
 }
 
 /// A packet with its tag.

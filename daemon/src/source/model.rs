@@ -36,6 +36,7 @@ impl PacketSource for ModelSource {
                             label: Some(next.label),
                             direction: Some(next.direction),
                             is_last: next.left == 0,
+                            is_again: next.is_again,
                         },
                         packet: next.packet,
                     };

@@ -71,6 +71,8 @@ pub struct TimelinePacket {
     pub direction: Direction,
     /// Packets of its flow that are still to come.
     pub left: usize,
+    /// Whether its flow is [rendered again](GeneratedFlow::is_again).
+    pub is_again: bool,
     /// The packet.
     pub packet: Packet,
 }
@@ -173,13 +175,13 @@ impl<F: Flows> Timeline<F> {
             }
         }
         let Some(Reverse(held)) = self.held.pop() else { return Poll::Ready(None) };
-        let Held { key: (ts, flow), label, packet, rest, orig } = held;
+        let Held { key: (ts, flow), label, is_again, packet, rest, orig } = held;
         self.last = ts;
         self.held_packets -= 1;
         self.counters.packets += 1;
         let (left, direction) = (rest.len(), direction(orig, &packet));
-        self.hold(flow, label, rest, orig);
-        Poll::Ready(Some(TimelinePacket { flow, label, direction, left, packet }))
+        self.hold((flow, label, is_again), rest, orig);
+        Poll::Ready(Some(TimelinePacket { flow, label, direction, left, is_again, packet }))
     }
 
     /// Takes in a flow.
@@ -201,13 +203,18 @@ impl<F: Flows> Timeline<F> {
         }
         self.held_packets += flow.packets.len();
         self.counters.held_packets_peak = self.counters.held_packets_peak.max(self.held_packets);
-        self.hold(flow.index, flow.label, flow.packets.into_iter(), orig);
+        self.hold((flow.index, flow.label, flow.is_again), flow.packets.into_iter(), orig);
     }
 
-    /// Holds what is left of a flow.
-    fn hold(&mut self, flow: u64, label: LabelId, mut rest: std::vec::IntoIter<Packet>, orig: Option<FiveTuple>) {
+    /// Holds what is left of a flow: its number, its label, whether it is rendered again.
+    fn hold(
+        &mut self,
+        (flow, label, is_again): (u64, LabelId, bool),
+        mut rest: std::vec::IntoIter<Packet>,
+        orig: Option<FiveTuple>,
+    ) {
         if let Some(packet) = rest.next() {
-            self.held.push(Reverse(Held { key: (packet.ts, flow), label, packet, rest, orig }));
+            self.held.push(Reverse(Held { key: (packet.ts, flow), label, is_again, packet, rest, orig }));
         }
     }
 }
@@ -244,6 +251,7 @@ struct Held {
     /// Time of the packet, then the flow: the order of the heap, and a fixed one among equals.
     key: (Timestamp, u64),
     label: LabelId,
+    is_again: bool,
     packet: Packet,
     rest: std::vec::IntoIter<Packet>,
     /// 5-tuple of the flow's first packet, where it has one.
@@ -292,6 +300,7 @@ mod tests {
             packets: (0..n).map(packet).collect(),
             malformed_packets: 0,
             end: End::Finished,
+            is_again: false,
         }
     }
 

@@ -128,6 +128,8 @@ pub struct GeneratedFlow {
     pub malformed_packets: u64,
     /// Why it ended.
     pub end: End,
+    /// Whether it is an earlier flow's tokens, rendered again; `tokens` is empty then.
+    pub is_again: bool,
 }
 
 /// Sums over all flows so far.
@@ -286,6 +288,11 @@ impl Generator {
         }
         self.step();
         Poll::Pending
+    }
+
+    /// How it generates.
+    pub fn options(&self) -> &GenerateOptions {
+        &self.options
     }
 
     /// The network, for another generator.
@@ -468,6 +475,7 @@ impl Generator {
             packets: decoded.packets,
             malformed_packets: decoded.malformed_packets,
             end,
+            is_again: false,
         });
     }
 }
@@ -495,6 +503,11 @@ fn flow_rng(seed: u64, index: u64, purpose: Use) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index << 1 | purpose as u64);
     rng
+}
+
+/// The chance with which flow `index` is rendered, where its tokens come from another one.
+pub(super) fn flow_rng_again(seed: u64, index: u64) -> ChaCha8Rng {
+    flow_rng(seed, index, Use::Render)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod generator;
 mod labels;
 mod options;
 mod sampling;
+mod stock;
 mod traffic;
 
 pub use arrivals::{Arrivals, ArrivalsError, Flows, HELD_PACKETS_MAX, Timeline, TimelineCounters, TimelinePacket};

@@ -49,6 +49,12 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     option("flows", OptionKind::Integer, None, "Stop after this many flows"),
     option("packets", OptionKind::Integer, None, "Stop after this many packets"),
+    option(
+        "stock",
+        OptionKind::Integer,
+        None,
+        "Generate this many flows, then render them again with other hosts, ports, numbers and payloads, which is far faster",
+    ),
     option("flow_packets_max", OptionKind::Integer, Some("10000"), "Most packets of a flow"),
     option("flows_per_second", OptionKind::Number, Some("20"), "New flows a second, on average"),
     option("seed", OptionKind::Integer, Some("1"), "Same seed, same packets"),

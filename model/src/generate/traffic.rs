@@ -6,6 +6,7 @@ use std::task::Poll;
 use super::arrivals::{Arrivals, ArrivalsError, HELD_PACKETS_MAX, Timeline, TimelineCounters, TimelinePacket};
 use super::generator::{GenerateError, GenerateOptions, Generator, GeneratorCounters, Request, Requests};
 use super::labels::{LabelChoice, Labels, LabelsError};
+use super::stock::Stocked;
 use crate::codec::{Codec, LabelId, Token};
 use crate::mamba::Mamba;
 use crate::packet::Timestamp;
@@ -21,6 +22,9 @@ pub struct TrafficOptions {
     pub packets: Option<u64>,
     /// New flows a second, on average. Default 20.
     pub flows_per_second: f64,
+    /// Flows to generate; after them, these are rendered again with other hosts, ports, numbers and payloads, without the
+    /// network. Default: all are generated.
+    pub stock: Option<u64>,
     /// Time of the first packet. Default: 1,700,000,000 s after 1970.
     pub start: Timestamp,
     /// How to generate. Default: 64 streams, seed 1, 10,000 packets and 100,000 tokens of a flow at most.
@@ -34,6 +38,7 @@ impl Default for TrafficOptions {
             flows: None,
             packets: None,
             flows_per_second: 20.0,
+            stock: None,
             start: Timestamp::from_parts(1_700_000_000, 0),
             generate: GenerateOptions { streams: 64, seed: 1, tokens_max: 100_000, ..GenerateOptions::default() },
         }
@@ -60,7 +65,7 @@ pub enum TrafficError {
 
 /// Packets of generated flows in the order of their times. Memory does not grow with the number of flows.
 pub struct Traffic {
-    timeline: Timeline<Generator>,
+    timeline: Timeline<Stocked>,
     options: TrafficOptions,
     prompts: Arc<[Prompt]>,
     /// Packets still to be given; `None` for as many as there are.
@@ -92,7 +97,7 @@ impl Traffic {
         // No more streams than flows: the rest would compute for nobody.
         let most =
             |limit: Option<u64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit.max(1)).unwrap_or(usize::MAX));
-        generate.streams = generate.streams.min(most(options.flows));
+        generate.streams = generate.streams.min(most(options.flows)).min(most(options.stock));
         generate.packets_max = generate.packets_max.min(most(options.packets));
         let mut labels = Labels::new(&options.labels, generate.seed, codec.as_ref())?;
         let arrivals = Arrivals::new(options.start, options.flows_per_second, generate.seed)?;
@@ -103,9 +108,12 @@ impl Traffic {
                 None => Request { label: labels.next()?, prompt: None, start },
             })
         });
-        let requests: Requests = Box::new(requests.take(options.flows.map_or(usize::MAX, |flows| flows as usize)));
+        let all = options.flows.unwrap_or(u64::MAX);
+        let fresh = all.min(options.stock.unwrap_or(u64::MAX));
+        let requests: Requests = Box::new(requests.take(usize::try_from(fresh).unwrap_or(usize::MAX)));
         let generator = Generator::new(model, codec, generate, requests)?;
-        let timeline = Timeline::new(generator, arrivals, HELD_PACKETS_MAX);
+        let flows = Stocked::new(generator, options.stock.map(|_| fresh), arrivals.clone(), all - fresh, generate.seed);
+        let timeline = Timeline::new(flows, arrivals, HELD_PACKETS_MAX);
         Ok(Self { timeline, left: options.packets, options, prompts })
     }
 
@@ -115,7 +123,7 @@ impl Traffic {
     /// None that [`new`](Self::new) would not have had.
     pub fn rewind(self, seed: u64) -> Result<Self, TrafficError> {
         let Self { timeline, mut options, prompts, .. } = self;
-        let generator = timeline.into_flows();
+        let generator = timeline.into_flows().into_generator();
         let codec = Arc::clone(generator.codec());
         options.generate.seed = seed;
         Self::begin(generator.into_model(), codec, options, prompts)
@@ -140,7 +148,12 @@ impl Traffic {
 
     /// What was generated so far; it is ahead of the packets given out.
     pub fn counters(&self) -> GeneratorCounters {
-        self.timeline.flows().counters()
+        self.timeline.flows().generator().counters()
+    }
+
+    /// Flows that were rendered again so far.
+    pub fn rendered_again(&self) -> u64 {
+        self.timeline.flows().again()
     }
 
     /// What was given out so far.
@@ -155,7 +168,7 @@ impl Traffic {
 
     /// Names of the labels.
     pub fn labels(&self) -> &[String] {
-        self.timeline.flows().codec().labels()
+        self.timeline.flows().generator().codec().labels()
     }
 }
 
