@@ -70,3 +70,22 @@ want_packages() {
 BUILD_PACKAGES=(gcc g++ libc6-dev libpcap-dev pkg-config)
 
 need_cargo() { command -v cargo >/dev/null || die "needs the Rust toolchain (https://rustup.rs): no cargo in PATH"; }
+
+# veth_space NAME: a network namespace with a pair of silent interfaces, wm-a and wm-b; gone when the shell ends, with the
+# folder $work and the processes in JOBS.
+veth_space() {
+    space=$1
+    work=$(mktemp -d)
+    chmod 755 "$work"
+    JOBS=()
+    trap 'for job in "${JOBS[@]}"; do kill "$job" 2>/dev/null || true; done
+        ip netns delete "$space" 2>/dev/null || true
+        rm -rf "$work"' EXIT
+    ip netns add "$space"
+    ip -n "$space" link add wm-a type veth peer name wm-b
+    local name
+    for name in wm-a wm-b; do
+        ip netns exec "$space" sysctl -qw "net.ipv6.conf.$name.disable_ipv6=1"
+        ip -n "$space" link set $name up
+    done
+}

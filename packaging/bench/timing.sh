@@ -31,24 +31,10 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ "$(id -u)" -eq 0 ] || die "needs root: it makes a network namespace"
-need_packages iproute2 tcpreplay tcpdump python3
+need_packages iproute2 procps tcpreplay tcpdump python3
 program=$(realpath target/release/wiremamba)
 
-space=wm-timing
-work=$(mktemp -d)
-chmod 755 "$work"
-cleanup() {
-    ip netns delete $space 2>/dev/null || true
-    rm -rf "$work"
-}
-trap cleanup EXIT
-ip netns add $space
-ip -n $space link add wm-a type veth peer name wm-b
-for name in wm-a wm-b; do
-    ip netns exec $space sysctl -qw net.ipv6.conf.$name.disable_ipv6=1
-    ip -n $space link set $name up
-done
-
+veth_space wm-timing
 cat >"$work/tool.py" <<'EOF'
 import random, statistics, struct, sys
 
@@ -106,12 +92,12 @@ EOF
 measure() {
     local name=$1 who=$2 capture=$3 speed=$4
     shift 4
-    ip netns exec $space tcpdump -q -i wm-b -j host --time-stamp-precision=nano -B 65536 -w "$work/seen.pcap" 2>"$work/tcpdump" &
+    ip netns exec "$space" tcpdump -q -i wm-b -j host --time-stamp-precision=nano -B 65536 -w "$work/seen.pcap" 2>"$work/tcpdump" &
     local receiver=$!
     until grep -q listening "$work/tcpdump"; do sleep 0.05; done
     sleep 0.3
     local cpu
-    cpu=$({ TIMEFORMAT='%R %U %S'; time ip netns exec $space "$@" >/dev/null 2>&1; } 2>&1 | awk '{ print ($2 + $3) * 100 / $1 }')
+    cpu=$({ TIMEFORMAT='%R %U %S'; time ip netns exec "$space" "$@" >/dev/null 2>&1; } 2>&1 | awk '{ print ($2 + $3) * 100 / $1 }')
     sleep 1
     kill -INT $receiver
     wait $receiver || true

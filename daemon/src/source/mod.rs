@@ -44,6 +44,16 @@ pub trait PacketSource {
     }
 }
 
+/// [`PacketSource::next_packet`] for a source that has its own [`PacketSource::next_into`].
+fn next_by_filling(source: &mut impl PacketSource) -> Result<Next, SourceError> {
+    let mut next = Tagged::default();
+    Ok(match source.next_into(&mut next)? {
+        Filled::Packet => Next::Packet(next.packet),
+        Filled::Idle => Next::Idle,
+        Filled::End => Next::End,
+    })
+}
+
 /// What a source knows of a packet beyond its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tag {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use wiremamba_model::generate::Traffic;
 
-use super::{Filled, Next, PacketSource, SourceError, Tag, Tagged};
+use super::{Filled, Next, PacketSource, SourceError, Tag, Tagged, next_by_filling};
 
 /// Longest that the network computes before whoever waits for a packet is told that there is none yet: short beside the
 /// 100 ms in which a stop should be done, long beside a step.
@@ -17,12 +17,7 @@ pub struct ModelSource(pub Traffic);
 
 impl PacketSource for ModelSource {
     fn next_packet(&mut self) -> Result<Next, SourceError> {
-        let mut next = Tagged::default();
-        Ok(match self.next_into(&mut next)? {
-            Filled::Packet => Next::Packet(next.packet),
-            Filled::Idle => Next::Idle,
-            Filled::End => Next::End,
-        })
+        next_by_filling(self)
     }
 
     fn next_into(&mut self, ret: &mut Tagged) -> Result<Filled, SourceError> {

@@ -9,7 +9,7 @@ use wiremamba_host::{LogLevel, OpenPlugin, Plugin, PluginOption, Taken, ValueKin
 use wiremamba_model::flow::Direction;
 use wiremamba_model::packet::{LinkType, Timestamp};
 
-use super::{Filled, Interrupt, Next, PacketSource, SourceError, Tag, Tagged};
+use super::{Filled, Interrupt, Next, PacketSource, SourceError, Tag, Tagged, next_by_filling};
 
 pub use wiremamba_host::{PluginError, PluginName};
 
@@ -98,12 +98,7 @@ fn log(level: LogLevel, text: &str) {
 
 impl PacketSource for PluginSource {
     fn next_packet(&mut self) -> Result<Next, SourceError> {
-        let mut next = Tagged::default();
-        Ok(match self.next_into(&mut next)? {
-            Filled::Packet => Next::Packet(next.packet),
-            Filled::Idle => Next::Idle,
-            Filled::End => Next::End,
-        })
+        next_by_filling(self)
     }
 
     fn next_into(&mut self, ret: &mut Tagged) -> Result<Filled, SourceError> {
