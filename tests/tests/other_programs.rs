@@ -1,14 +1,15 @@
 //! Promise: programs that read captures and know nothing of models read generated ones: through pipes, FIFOs, and under a
 //! preload, where the name of a capture can be the name of a model.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use wiremamba_daemon::sink::tap::{TapOptions, TapSink};
 use wiremamba_model::packet::Packet;
 use wiremamba_tests::netns::{self, Namespace};
 use wiremamba_tests::program::{self, output_within, succeed, train_tiny};
-use wiremamba_tests::sniffer::Sniffer;
 use wiremamba_tests::traffic;
 
 /// Longest that another program may take.
@@ -135,16 +136,29 @@ fn tcpreplay_sends_a_generated_capture_through_a_pipe_a_fifo_and_the_preload() {
     }
     let Generated { dir, model, packets, .. } = generated();
     let namespace = Namespace::new().unwrap();
-    namespace.ip(&["link", "add", "wm-from", "type", "veth", "peer", "name", "wm-to"]).unwrap();
-    let mut quiet = namespace.command("sh");
-    quiet.args(["-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"]);
-    assert!(quiet.status().unwrap().success());
-    for interface in ["wm-from", "wm-to"] {
-        namespace.ip(&["link", "set", interface, "up"]).unwrap();
-    }
-    let mut sniffer = namespace.run(|| Sniffer::open("wm-to").unwrap());
-    let mut arrived = |what: &str, passes: usize| {
-        let frames = sniffer.take(passes * packets.len(), Duration::from_secs(5)).unwrap();
+    // What tcpreplay sends through a tap goes to whoever holds it: this test.
+    let tap = namespace.run(|| TapSink::open(&TapOptions { name: "wm-from".into(), ..TapOptions::default() }).unwrap());
+    namespace.ip(&["link", "set", "wm-from", "txqueuelen", "2000"]).unwrap();
+    let (sender, frames) = std::sync::mpsc::channel();
+    let mut held = tap.reader().unwrap();
+    std::thread::spawn(move || {
+        let mut frame = vec![0; 65_536];
+        loop {
+            match held.read(&mut frame) {
+                Ok(len) if sender.send(frame[..len].to_vec()).is_err() => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+                Err(_) => return,
+            }
+        }
+    });
+    // The kernel sends only from a second after the tap has its carrier.
+    std::thread::sleep(Duration::from_millis(1500));
+    let arrived = |what: &str, passes: usize| {
+        let next = || frames.recv_timeout(Duration::from_secs(5)).ok();
+        let frames: Vec<Vec<u8>> = std::iter::from_fn(next).take(passes * packets.len()).collect();
         let expected = (0..passes).flat_map(|_| packets.iter().map(|packet| &packet.data));
         assert!(frames.iter().eq(expected), "{what}: {} frames", frames.len());
     };
