@@ -40,7 +40,7 @@ pub(super) enum Fed {
     PassEnded { was_empty: bool },
     /// The source failed; nothing comes any more.
     Failed(SourceError),
-    /// Nothing comes any more.
+    /// The thread is gone, and has not said why.
     Over,
 }
 

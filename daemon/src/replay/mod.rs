@@ -268,7 +268,7 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
                     (was_empty || self.counters.loops == self.options.loops).then_some(Ended::Source)
                 }
                 Fed::Failed(error) => return Err(Failure::Source(error)),
-                Fed::Over => Some(Ended::Source),
+                Fed::Over => return Err(Failure::Source(SourceError::Broken)),
             };
             if let Some(ended) = ended {
                 return Ok(ended);

@@ -286,3 +286,11 @@ fn a_fast_source_has_no_underrun() {
     // The first few packets may find the reader still filling the ring.
     assert!(counters.underruns < 20, "{counters:?}");
 }
+
+#[test]
+fn a_source_that_panics_is_an_error_and_no_end() {
+    let open = || -> Result<Box<dyn PacketSource + Send>, SourceError> { panic!("on purpose") };
+    let error =
+        run(open, &mut Kept::default(), &ReplayOptions::default(), &AtomicBool::new(false), |_| {}).unwrap_err();
+    assert!(matches!(error, ReplayError::Source { source: SourceError::Broken, .. }), "{error}");
+}

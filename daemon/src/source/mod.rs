@@ -175,6 +175,9 @@ pub enum SourceError {
     /// A plugin's source failed.
     #[error(transparent)]
     Plugin(plugin::PluginError),
+    /// The thread that reads it ended without a word: a fault of this program.
+    #[error("reading the packets broke off for a fault of this program; please report it")]
+    Broken,
     /// It does not fit into memory.
     #[error(
         "there are more than {bytes_max} bytes of packets, too many for --preload; leave it out, or limit the source"
