@@ -44,6 +44,7 @@ impl Config {
                 "label" => labels.push(value.to_owned()),
                 "flows" => options.flows = Some(number(key, value)?),
                 "packets" => options.packets = Some(number(key, value)?),
+                "pps" => options.pps = Some(number(key, value)?),
                 "stock" => options.stock = Some(number(key, value)?),
                 "flow_packets_max" => options.generate.packets_max = number(key, value)?,
                 "seed" => options.generate.seed = number(key, value)?,
@@ -153,9 +154,12 @@ mod tests {
         let labels = LabelChoice::InTurn(vec!["a".to_owned(), "b".to_owned()]);
         assert_eq!((model, options.labels, options.flows), (PathBuf::from("/m"), labels, Some(3)));
         assert_eq!((options.generate.seed, options.generate.sampling.temperature), (9, 0.5));
-        for (text, what) in
-            [("", "model=DIR"), ("model", "key=value"), ("model=/m,pps=3", "pps"), ("model=/m,flows=x", "flows=x")]
-        {
+        for (text, what) in [
+            ("", "model=DIR"),
+            ("model", "key=value"),
+            ("model=/m,colour=3", "colour"),
+            ("model=/m,flows=x", "flows=x"),
+        ] {
             assert!(Config::parse(text).unwrap_err().contains(what), "{text}");
         }
     }

@@ -41,6 +41,13 @@ fn a_c_host_reads_the_packets_that_generate_writes_and_errors_have_words() {
     let args = ["--model", model, "--label", "dns", "--packets", "40", "--seed", "6", "-q", "-w", "-"];
     assert!(output.stdout == succeed(&[&["generate"], &args[..]].concat()), "the same bytes");
 
+    // Evenly: the same packets, 10 ms apart.
+    let even = run(&format!("model={model},label=dns,packets=40,seed=6,pps=100"));
+    let path = dir.path().join("even.pcap");
+    std::fs::write(&path, &even.stdout).unwrap();
+    let times: Vec<i64> = traffic::read(&path).iter().map(|packet| packet.ts.0).collect();
+    assert!(times.len() == 40 && times.windows(2).all(|pair| pair[1] - pair[0] == 10_000_000), "{times:?}");
+
     for (config, what) in [
         ("model=/nowhere".to_owned(), "/nowhere"),
         (format!("model={model},label=none"), "it knows dns, web"),

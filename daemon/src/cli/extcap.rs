@@ -54,6 +54,9 @@ pub(super) struct ExtcapArgs {
     /// Checkpoint to generate from
     #[arg(long, value_name = "DIR", default_value = MODEL)]
     model: PathBuf,
+    /// Packets a second, evenly, in place of their own times
+    #[arg(long, value_name = "N", conflicts_with = "topspeed")]
+    pps: Option<f64>,
     /// Give packets as fast as they come, not at their times
     #[arg(long)]
     topspeed: bool,
@@ -93,9 +96,9 @@ fn options() -> String {
     let of_model = OPTIONS.iter().map(|option| {
         let kind = match option.kind {
             OptionKind::Integer if option.default.is_some() => "unsigned",
-            OptionKind::Number => "double",
+            OptionKind::Number if option.default.is_some() => "double",
             // A number without a default is empty, which only a text can be.
-            OptionKind::Folder | OptionKind::Text | OptionKind::Integer => "string",
+            OptionKind::Folder | OptionKind::Text | OptionKind::Integer | OptionKind::Number => "string",
         };
         let default = if option.is_required { Some(MODEL) } else { option.default };
         (option.key.replace('_', "-"), kind, default, option.help)
@@ -120,7 +123,11 @@ fn capture(args: ExtcapArgs, fifo: &Path, context: &Context) -> Result<()> {
     sampling.start = now.as_secs() as i64;
     let mut source = Some(Box::new(model::source(&args.model, &sampling)?) as Box<dyn PacketSource + Send>);
     let mut sink = SavefileSink::create(fifo, SavefileOptions::default())?;
-    let pace = if args.topspeed { Pace::TopSpeed } else { Pace::Capture { multiplier: 1.0 } };
+    let pace = match (args.topspeed, args.pps) {
+        (true, _) => Pace::TopSpeed,
+        (false, Some(pps)) => Pace::PacketsPerSecond(pps),
+        (false, None) => Pace::Capture { multiplier: 1.0 },
+    };
     let options = ReplayOptions { pace, ..ReplayOptions::default() };
     let open = move || Ok(source.take().expect("there is one pass"));
     replay::run(open, &mut sink, &options, &context.stop, |_| {})?;

@@ -128,6 +128,7 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
         flows: args.flows,
         packets: args.packets,
         flows_per_second: args.flows_per_second,
+        pps: None,
         stock: args.stock,
         start: Timestamp::from_parts(args.start, 0),
         generate: GenerateOptions {

@@ -57,6 +57,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option("flow_packets_max", OptionKind::Integer, Some("10000"), "Most packets of a flow"),
     option("flows_per_second", OptionKind::Number, Some("20"), "New flows a second, on average"),
+    option("pps", OptionKind::Number, None, "Packets a second, evenly, in place of their own times"),
     option("seed", OptionKind::Integer, Some("1"), "Same seed, same packets"),
     option(
         "temperature",

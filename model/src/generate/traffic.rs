@@ -22,6 +22,8 @@ pub struct TrafficOptions {
     pub packets: Option<u64>,
     /// New flows a second, on average. Default 20.
     pub flows_per_second: f64,
+    /// Packets a second, evenly, in place of their own times; above 0. Default: their own times.
+    pub pps: Option<f64>,
     /// Flows to generate; after them, these are rendered again with other hosts, ports, numbers and payloads, without the
     /// network. Default: all are generated.
     pub stock: Option<u64>,
@@ -38,6 +40,7 @@ impl Default for TrafficOptions {
             flows: None,
             packets: None,
             flows_per_second: 20.0,
+            pps: None,
             stock: None,
             start: Timestamp::from_parts(1_700_000_000, 0),
             generate: GenerateOptions { streams: 64, seed: 1, tokens_max: 100_000, ..GenerateOptions::default() },
@@ -58,6 +61,9 @@ pub enum TrafficError {
     /// The rate.
     #[error(transparent)]
     Arrivals(#[from] ArrivalsError),
+    /// The rate of packets.
+    #[error("packets per second are {0}, allowed is 1e-9 to 1e9")]
+    Pps(f64),
     /// The network, or how to generate.
     #[error(transparent)]
     Generate(#[from] GenerateError),
@@ -92,6 +98,9 @@ impl Traffic {
         options: TrafficOptions,
         prompts: Arc<[Prompt]>,
     ) -> Result<Self, TrafficError> {
+        if let Some(pps) = options.pps.filter(|pps| !(1e-9..=1e9).contains(pps)) {
+            return Err(TrafficError::Pps(pps));
+        }
         let mut generate = options.generate;
         generate.validate().map_err(GenerateError::from)?;
         // No more streams than flows: the rest would compute for nobody.
@@ -134,9 +143,13 @@ impl Traffic {
         if self.left == Some(0) {
             return Poll::Ready(None);
         }
-        let packet = self.timeline.poll_packet();
-        if let (Some(left), Poll::Ready(Some(_))) = (&mut self.left, &packet) {
-            *left -= 1;
+        let place = self.timeline.counters().packets;
+        let mut packet = self.timeline.poll_packet();
+        if let Poll::Ready(Some(next)) = &mut packet {
+            self.left = self.left.map(|left| left - 1);
+            if let Some(pps) = self.options.pps {
+                next.packet.ts = self.options.start.plus_nanos((place as f64 * 1e9 / pps) as i64);
+            }
         }
         packet
     }
