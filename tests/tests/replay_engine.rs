@@ -245,6 +245,10 @@ fn a_report_on_a_router_finds_the_drops_of_its_rules_and_its_nat_and_nothing_els
         assert!(latency["p50_us"].as_f64() > Some(0.0) && latency["p50_us"].as_f64() <= latency["max_us"].as_f64());
     }
     assert_eq!(report["unwatched"], 0, "{report}");
+    // The taps count what was sent, and the answers to the router's questions: for the server, and for each client.
+    let answers = report["arp_answers"].as_u64().unwrap();
+    assert!(answers > 0, "{report}");
+    assert_eq!(done["device_rx_packets"].as_u64(), Some(800 + answers), "{report}");
 }
 
 fn truth(path: &Path) -> Vec<Value> {

@@ -74,6 +74,7 @@ struct Table {
     counts: HashMap<(Option<u16>, usize), Counts>,
     unwatched: u64,
     unexpected: u64,
+    arp_answers: u64,
 }
 
 struct Expected {
@@ -107,7 +108,6 @@ impl DeviceWatch {
         // What comes out on the server's side was going to the server.
         for (tap, way, name) in [(server, 0, "to-server"), (client, 1, "to-client")] {
             let shared = Arc::clone(&shared);
-            // Whoever is asked for on the server's side answers with a MAC that only such answers have.
             let answers = matches!(addressing, Addressing::Routed { .. });
             let thread = std::thread::Builder::new().name(name.to_owned());
             threads.push(thread.spawn(move || shared.listen(tap, way, answers))?);
@@ -162,7 +162,8 @@ impl DeviceWatch {
             table.counts.entry((expected.label, expected.way)).or_default().lost += 1;
         }
         table.outstanding = 0;
-        DeviceReport::new(&table.counts, &self.labels, table.unwatched, table.unexpected)
+        let Table { unwatched, unexpected, arp_answers, .. } = *table;
+        DeviceReport { unwatched, unexpected, arp_answers, ..DeviceReport::new(&table.counts, &self.labels) }
     }
 
     fn stop(&mut self) {
@@ -202,8 +203,8 @@ impl Shared {
                     let now = self.now();
                     let frame = &frame[..len];
                     if let Some(answer) = arp::answer(frame).filter(|_| answers) {
-                        // A device that does not get its answer asks again.
-                        let _ = tap.write(&answer);
+                        // A device that does not get its answer asks again. The tap's own counters have it, the sink's not.
+                        self.lock().arp_answers += u64::from(tap.write(&answer).is_ok());
                     } else {
                         self.lock().receive(frame, way, now);
                     }

@@ -116,16 +116,13 @@ pub struct DeviceReport {
     pub unwatched: u64,
     /// Frames that came out and were not sent: the device's own, or doubles.
     pub unexpected: u64,
+    /// Questions by ARP that were answered; the taps count these packets beside those that were sent.
+    pub arp_answers: u64,
 }
 
 impl DeviceReport {
-    pub(super) fn new(
-        counts: &HashMap<(Option<u16>, usize), Counts>,
-        names: &[String],
-        unwatched: u64,
-        unexpected: u64,
-    ) -> Self {
-        let mut report = Self { unwatched, unexpected, ..Self::default() };
+    pub(super) fn new(counts: &HashMap<(Option<u16>, usize), Counts>, names: &[String]) -> Self {
+        let mut report = Self::default();
         for (way, name) in ["to_server", "to_client"].into_iter().enumerate() {
             let mut sum = Counts::default();
             for ((label, _), counts) in counts.iter().filter(|(key, _)| key.1 == way) {
