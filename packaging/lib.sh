@@ -65,6 +65,34 @@ want_packages() {
     fi
 }
 
+# want_backports NAME...: installs those that are missing and that only the backports of this Debian release offer, without adding
+# them to the machine's own list of sources; adds the names of the others to ABSENT.
+want_backports() {
+    local name codename folder missing=()
+    for name in "$@"; do
+        installed "$name" || missing+=("$name")
+    done
+    [ ${#missing[@]} -eq 0 ] && return 0
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    folder=$(mktemp -d)
+    cp -a /etc/apt/sources.list.d/. "$folder"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $codename-backports main" \
+        >"$folder/backports.list"
+    if [ "${NO_INSTALL:-0}" = 0 ]; then
+        say "installing ${missing[*]} from $codename-backports"
+        as_root env DEBIAN_FRONTEND=noninteractive sh -c '
+            parts=$1 release=$2
+            shift 2
+            apt-get -o Dir::Etc::sourceparts="$parts" update -qq &&
+                apt-get -o Dir::Etc::sourceparts="$parts" install -y -qq --no-install-recommends -t "$release" "$@" >/dev/null
+        ' sh "$folder" "$codename-backports" "${missing[@]}" || true
+    fi
+    rm -rf "$folder"
+    for name in "${missing[@]}"; do
+        installed "$name" || ABSENT+=("$name")
+    done
+}
+
 # What the build links and compiles with, beside the Rust toolchain.
 # shellcheck disable=SC2034 # used by the scripts that source this
 BUILD_PACKAGES=(gcc g++ libc6-dev libpcap-dev pkg-config)

@@ -27,8 +27,12 @@ done
 
 need_cargo
 need_packages "${BUILD_PACKAGES[@]}" iproute2 nftables procps tcpdump
-want_packages tshark suricata tcpreplay libndpi-bin python3 valgrind chromium systemd \
-    systemd-container debootstrap lintian
+want_packages tshark tcpreplay libndpi-bin python3 valgrind chromium systemd systemd-container debootstrap lintian
+if [[ $(apt-cache policy suricata 2>/dev/null || true) =~ Candidate:\ [0-9] ]]; then
+    need_packages suricata
+else
+    want_backports suricata
+fi
 
 if ! cargo deb --version >/dev/null 2>&1 && [ "$NO_INSTALL" = 0 ]; then
     say "installing cargo-deb, which makes the Debian package"

@@ -50,6 +50,7 @@ impl Config {
                 "seed" => options.generate.seed = number(key, value)?,
                 "streams" => options.generate.streams = number(key, value)?,
                 "temperature" => options.generate.sampling.temperature = number(key, value)?,
+                "concurrent" => options.concurrent = Some(number(key, value)?),
                 "flows_per_second" => options.flows_per_second = number(key, value)?,
                 _ => {
                     let keys: Vec<_> = OPTIONS.iter().map(|option| option.key).collect();

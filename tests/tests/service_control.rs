@@ -69,6 +69,8 @@ fn the_replay_follows_promotions_without_a_gap_and_obeys() {
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(sent(&ctl(dir, &["status"])), sent(&stopped));
     assert_eq!(ctl(dir, &["rate", "50"])["replay"]["flows_per_second"], 50.0);
+    assert_eq!(ctl(dir, &["pace", "pps", "400"])["replay"]["pace"], "400 packets a second");
+    assert_eq!(ctl(dir, &["pace", "multiplier", "2"])["replay"]["pace"], "2 times the captured speed");
     assert_eq!(ctl(dir, &["replay", "start"])["replay"]["running"], true);
     service.until("it sends again", |s| sent(s) > sent(&stopped));
 

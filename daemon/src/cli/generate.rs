@@ -90,9 +90,9 @@ pub(super) fn run(args: GenerateArgs, context: &Context) -> Result<()> {
     bar.finish_and_clear();
     let report = sink.finish()?;
     let seconds = started.elapsed().as_secs_f64();
-    let counters = source.0.counters();
+    let counters = source.traffic.counters();
     let summary = Summary {
-        flows: counters.flows + source.0.rendered_again(),
+        flows: counters.flows + source.traffic.rendered_again(),
         packets: report.packets,
         bytes: report.bytes,
         tokens: counters.tokens,

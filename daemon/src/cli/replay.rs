@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Context, Misuse, plugin, print_json, print_status, print_text};
 use crate::job::model::{self, SamplingArgs};
-use crate::replay::{self, Pace, ReplayOptions, Spin};
+use crate::replay::{self, Pace, Profile, ReplayOptions, Spin};
 use crate::sink::PacketSink;
 use crate::sink::device::{Addressing, DeviceReport, DeviceWatch};
 use crate::sink::interface::{InterfaceIo, InterfaceSink};
@@ -40,7 +40,8 @@ pub(super) struct ReplayArgs {
     /// Second tap: what servers send arrives here, what clients send on --tap, with a device under test between them
     #[arg(long, value_name = "NAME", requires = "tap")]
     server_tap: Option<String>,
-    /// Watch what the device between the two taps does: loss, latency, reordering, rewritten addresses; as JSON into this file
+    /// Watch what the device between the two taps does: loss, latency, reordering, rewritten addresses; as JSON into this file, or as a page where its
+    /// name ends in .html
     #[arg(long, value_name = "FILE", requires = "server_tap")]
     device_report: Option<PathBuf>,
     /// The device routes: send frames to each tap's own MAC, and answer its ARP for every address. A router that finds its
@@ -89,6 +90,10 @@ pub(super) struct ReplayArgs {
     /// As fast as possible
     #[arg(long, group = "pace")]
     topspeed: bool,
+    /// A rate that changes over time: lines of seconds,rate below a line time,pps or time,mbps or time,multiplier; straight
+    /// between two lines, and the last rate holds
+    #[arg(long, value_name = "FILE.csv", group = "pace")]
+    profile: Option<PathBuf>,
     /// Passes over the source; 0 is for ever
     #[arg(long = "loop", value_name = "N", default_value_t = 1)]
     loops: u64,
@@ -144,13 +149,13 @@ pub(super) fn run(args: ReplayArgs, context: &Context) -> Result<()> {
         ))
         .into());
     }
-    let mut options = options(&args);
+    let mut options = options(&args)?;
     // A model or a capture that cannot be opened should not leave a tap behind: open it first.
     let mut first: Option<Box<dyn PacketSource + Send>> = Some(match (&args.pcap, &args.model, &args.plugin) {
         (Some(pcap), _, _) => Box::new(SavefileSource::open(pcap)?),
         (_, Some(dir), _) => {
             let source = model::source(dir, &args.sampling)?;
-            options.labels = source.0.labels().to_vec();
+            options.labels = source.traffic.labels().to_vec();
             Box::new(source)
         }
         (_, _, Some(name)) => Box::new(plugin::open(name)?),
@@ -193,7 +198,9 @@ pub(super) fn run(args: ReplayArgs, context: &Context) -> Result<()> {
         }
     }
     if let (Some(path), Some(report)) = (&args.device_report, watched.and_then(|watched| watched.lock().ok()?.take())) {
-        std::fs::write(path, serde_json::to_vec_pretty(&report)?)
+        let is_page = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("html"));
+        let text = if is_page { report.page() } else { serde_json::to_string_pretty(&report)? };
+        std::fs::write(path, text)
             .with_context(|| format!("cannot write the report on the device to {}", path.display()))?;
         if !args.json {
             print_text(&format!("{report}\n"))?;
@@ -203,14 +210,16 @@ pub(super) fn run(args: ReplayArgs, context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn options(args: &ReplayArgs) -> ReplayOptions {
-    ReplayOptions {
-        pace: match (args.pps, args.mbps, args.topspeed) {
-            (Some(pps), _, _) => Pace::PacketsPerSecond(pps),
-            (_, Some(mbps), _) => Pace::MegabitsPerSecond(mbps),
-            (_, _, true) => Pace::TopSpeed,
+fn options(args: &ReplayArgs) -> Result<ReplayOptions> {
+    Ok(ReplayOptions {
+        pace: match (args.pps, args.mbps, args.topspeed, &args.profile) {
+            (Some(pps), _, _, _) => Pace::PacketsPerSecond(pps),
+            (_, Some(mbps), _, _) => Pace::MegabitsPerSecond(mbps),
+            (_, _, true, _) => Pace::TopSpeed,
+            (_, _, _, Some(path)) => Pace::Profile(Arc::new(Profile::read(path)?)),
             _ => Pace::Capture { multiplier: args.multiplier },
         },
+        live: None,
         loops: args.loops,
         limit: args.limit,
         duration: args.duration,
@@ -222,7 +231,7 @@ fn options(args: &ReplayArgs) -> ReplayOptions {
         labels: Vec::new(),
         start_delay: args.start_delay,
         report_every: args.report_every,
-    }
+    })
 }
 
 /// Where the report on a device will be.

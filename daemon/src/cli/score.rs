@@ -89,6 +89,9 @@ fn table(score: &Score) -> String {
             text += &format!("{name:<22}{count:>9}\n");
         }
     }
+    if let Some([sessions, syn, syn_ack]) = score.tcp_sessions {
+        text += &format!("TCP sessions          {sessions:>9}  {syn} SYN, {syn_ack} SYN-ACK\n");
+    }
     text += &format!("anomalies per 1,000   {:>9.2}\n", score.anomalies_per_1000);
     for (name, count) in &score.anomalies {
         text += &format!("  {name}: {count}\n");

@@ -39,7 +39,7 @@ pub struct SamplingArgs {
     /// Stop after this many packets
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub packets: Option<u64>,
-    /// Generate this many flows, then render them again with other hosts, ports, numbers and payloads, which is far faster
+    /// Generate this many flows before the first packet, then render them again with other hosts, ports, numbers and payloads, which is far faster
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub stock: Option<u64>,
     /// Begin each flow with the first packet of a flow of this capture
@@ -73,8 +73,11 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub flow_tokens_max: usize,
     /// New flows a second, on average
-    #[arg(long, value_name = "RATE", default_value = "20")]
+    #[arg(long, visible_alias = "sessions-per-second", value_name = "RATE", default_value = "20")]
     pub flows_per_second: f64,
+    /// Keep this many flows going at once: after the first ones, a new one begins as one ends
+    #[arg(long, value_name = "N", value_parser = ranges::at_least_one)]
+    pub concurrent: Option<usize>,
     /// Time of the first packet, in seconds since 1970
     #[arg(long, value_name = "SECONDS", default_value_t = 1_700_000_000)]
     pub start: i64,
@@ -128,6 +131,7 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
         flows: args.flows,
         packets: args.packets,
         flows_per_second: args.flows_per_second,
+        concurrent: args.concurrent,
         pps: None,
         stock: args.stock,
         start: Timestamp::from_parts(args.start, 0),
@@ -141,7 +145,7 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
         },
     };
     let engine = CpuEngine::new(checkpoint.params)?;
-    Ok(ModelSource(Traffic::new(Box::new(engine), codec, options, prompts)?))
+    Ok(ModelSource::new(Traffic::new(Box::new(engine), codec, options, prompts)?))
 }
 
 /// The codec with its plan changed as `args` say.

@@ -1,8 +1,8 @@
 //! Suricata: what a detection engine without rules finds odd in packets, streams and application protocols.
 //!
-//! Written and tested against the documented format of `eve.json` only (Suricata's user guide, "Eve JSON Format", the
-//! types stats, flow and anomaly); no Suricata has run under it. Decoder and stream events are taken from the counters of
-//! the last `stats`, application layer events from `anomaly`, protocols of flows from `flow`.
+//! As `eve.json` of Suricata 7 has it (user guide, "Eve JSON Format", the types stats, flow and anomaly). Decoder and stream
+//! events are taken from the counters of the last `stats`, application layer events from `anomaly`, protocols of flows from
+//! `flow`.
 
 use std::path::Path;
 
@@ -100,7 +100,7 @@ impl Judge for Suricata {
     const KNOWN: Known = Known {
         program: "suricata",
         package: "suricata",
-        hint: "not in Debian 12 itself; package suricata of later releases and of the Suricata project",
+        hint: "in the backports of Debian 12, and in later releases",
         version_option: "-V",
     };
     type Seen = Seen;

@@ -47,6 +47,8 @@ pub struct ReplayCounters {
     pub underruns: u64,
     /// The most that such a packet came after its time, in microseconds.
     pub underrun_max_us: f64,
+    /// Seconds after the first packet in which the source had none, whether or not one would have been due.
+    pub starved_s: f64,
     /// Times that a stall was longer than what is caught up, so that the rest of the schedule moved back.
     pub moves: u64,
     /// By how much it moved, all in all, in nanoseconds.
@@ -141,6 +143,9 @@ impl fmt::Display for ReplayCounters {
         }
         if self.underruns > 0 {
             write!(f, ", {} underruns of the source (most {:.0} ms)", self.underruns, self.underrun_max_us / 1e3)?;
+        }
+        if self.starved_s >= 0.05 {
+            write!(f, ", {:.1} s without a packet from the source", self.starved_s)?;
         }
         if self.moves > 0 {
             write!(f, ", {} stalls moved the schedule by {:.1} s", self.moves, self.moved_ns as f64 / 1e9)?;

@@ -7,7 +7,9 @@
 mod book;
 mod counters;
 mod feed;
+mod live;
 mod pacer;
+mod profile;
 mod schedule;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +27,9 @@ pub use feed::PRELOAD_BYTES_MAX;
 
 pub use book::{TruthError, TruthFlow, TruthState};
 pub use counters::{Ended, ReplayCounters};
+pub use live::LivePace;
 pub use pacer::Spin;
+pub use profile::{Profile, ProfileError, ProfileUnit};
 pub use schedule::{Pace, Schedule};
 
 /// A packet sent more than this after its deadline is late: well above a wake-up of an idle machine (0.1 ms),
@@ -41,6 +45,8 @@ const REPORT_MIN_NS: u64 = 10_000_000;
 pub struct ReplayOptions {
     /// How fast. Default: as captured.
     pub pace: Pace,
+    /// Changes of the pace while it runs; where this is given, its pace holds and not `pace`. Default: none.
+    pub live: Option<LivePace>,
     /// Passes over the source; 0 is for ever. Default 1.
     pub loops: u64,
     /// Stop after this many packets taken from the source, sent or refused. Default: none.
@@ -72,6 +78,7 @@ impl Default for ReplayOptions {
     fn default() -> Self {
         Self {
             pace: Pace::Capture { multiplier: 1.0 },
+            live: None,
             loops: 1,
             limit: None,
             duration: None,
@@ -164,7 +171,9 @@ pub fn run(
     stop: &AtomicBool,
     report: impl FnMut(&ReplayCounters),
 ) -> Result<ReplayCounters, ReplayError> {
-    let schedule = Schedule::new(options.pace, options.gap_max)?;
+    let changes = options.live.as_ref().map_or(0, LivePace::changes);
+    let pace = options.live.as_ref().map_or_else(|| options.pace.clone(), LivePace::get);
+    let schedule = Schedule::new(pace, options.gap_max)?;
     let mut counters = ReplayCounters::default();
     let book = match (&options.truth, sink.has_sides()) {
         (None, false) => None,
@@ -184,8 +193,10 @@ pub fn run(
     };
     let mut job = Job {
         schedule,
+        changes,
         feed,
         is_starved: true,
+        starved_since: None,
         book,
         pacer: Pacer::new(options.spin),
         counters,
@@ -233,9 +244,13 @@ enum Failure {
 /// A replay under way.
 struct Job<'a, R> {
     schedule: Schedule,
+    /// Changes of the pace that the schedule knows.
+    changes: u64,
     feed: Feed,
     /// Whether the ring was empty when the packet at hand was asked for.
     is_starved: bool,
+    /// Since when the ring has been empty, once the first packet was there.
+    starved_since: Option<u64>,
     /// Kept where somebody wants to know about flows.
     book: Option<FlowBook>,
     pacer: Pacer,
@@ -282,7 +297,9 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
             return Ok(Some(Ended::Limit));
         }
         let is_starved = std::mem::take(&mut self.is_starved) && self.start_ns.is_some();
+        self.note_starvation(None);
         let Some(start) = self.start_ns.or_else(|| self.begin()) else { return Ok(Some(Ended::Stopped)) };
+        self.follow_pace(start);
         let packet = &tagged.packet;
         let (now, late_ns) = match self.schedule.deadline_ns(packet.ts, packet.len) {
             Some(due) => {
@@ -331,11 +348,31 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         Ok(self.options.limit.is_some_and(|limit| self.taken() >= limit).then_some(Ended::Limit))
     }
 
+    /// Takes over a pace that was changed.
+    fn follow_pace(&mut self, start: u64) {
+        if let Some(live) = self.options.live.as_ref().filter(|live| live.changes() != self.changes) {
+            self.changes = live.changes();
+            let now = pacer::now_ns().saturating_sub(start).saturating_sub(self.counters.moved_ns);
+            self.schedule.change(live.get(), now);
+        }
+    }
+
+    /// Adds up the time in which there was no packet: until `since`, from when on there is none, or `None` where there is one.
+    fn note_starvation(&mut self, since: Option<u64>) {
+        if self.starved_since.is_some() || since.is_some() {
+            let now = since.unwrap_or_else(pacer::now_ns);
+            if let Some(before) = self.starved_since {
+                self.counters.starved_s += now.saturating_sub(before) as f64 * 1e-9;
+            }
+            self.starved_since = since;
+        }
+    }
+
     /// Takes a packet that was sent into the ground truth.
     fn enter(&mut self, entry: Option<Entry>, tagged: &Tagged, now: u64) -> Result<(), Failure> {
         let (Some(book), Some(entry)) = (&mut self.book, entry) else { return Ok(()) };
         // At top speed the clock at hand is a few milliseconds old.
-        let now = if self.options.pace == Pace::TopSpeed { pacer::now_ns() } else { now };
+        let now = if self.schedule.is_top_speed() { pacer::now_ns() } else { now };
         book.sent(&entry, tagged, now).map_err(Failure::Truth)
     }
 
@@ -359,12 +396,13 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         if self.pacer.wait_until(pacer::now_ns().saturating_add(delay), self.stop, || {}) == Wait::Stopped {
             return None;
         }
-        let start = match self.options.pace {
-            Pace::TopSpeed => pacer::now_ns(),
-            _ => match self.pacer.warm_up(self.stop) {
+        let start = if self.schedule.is_top_speed() {
+            pacer::now_ns()
+        } else {
+            match self.pacer.warm_up(self.stop) {
                 Wait::Reached(now) => now,
                 Wait::Stopped => return None,
-            },
+            }
         };
         self.start_ns = Some(start);
         self.next_report_ns = start.saturating_add(self.report_every_ns());
@@ -389,6 +427,9 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
     fn wait_for_source(&mut self, sink: &mut dyn PacketSink) -> Result<Option<Ended>, Failure> {
         sink.flush().map_err(Failure::Sink)?;
         self.is_starved = true;
+        if self.start_ns.is_some() {
+            self.note_starvation(Some(pacer::now_ns()));
+        }
         self.feed.wait(EMPTY_WAIT);
         let now = pacer::now_coarse_ns();
         self.report_if_due(now, sink.report());

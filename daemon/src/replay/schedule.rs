@@ -3,11 +3,14 @@
 //! Deadlines are absolute, in nanoseconds after the first packet, and each is computed from totals rather than
 //! from the deadline before, so that nothing adds up over a long run. Waiting is the pacer's job.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use wiremamba_model::packet::Timestamp;
 
 use super::ReplayError;
+use super::profile::{Profile, ProfileUnit};
 
 /// A timestamp that steps back by at most this much is a reordered packet; by more, the clock was set back and
 /// time goes on from there. One second is far above what capture queues reorder.
@@ -17,7 +20,7 @@ const NANOS_PER_SECOND: f64 = 1e9;
 const NANOS_PER_BIT_AT_1_MBPS: f64 = 1e3;
 
 /// How fast packets leave.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Pace {
     /// At the times of the capture, this many times as fast. Above 0; 1 is as captured.
     Capture {
@@ -29,17 +32,36 @@ pub enum Pace {
     /// This many million bits a second, counting each packet's length on the wire as captured, without preamble
     /// and checksum. Above 0.
     MegabitsPerSecond(f64),
+    /// A rate that changes over time.
+    Profile(Arc<Profile>),
     /// As fast as the sink takes them.
     TopSpeed,
 }
 
+impl fmt::Display for Pace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pace::Capture { multiplier } => write!(f, "{multiplier} times the captured speed"),
+            Pace::PacketsPerSecond(pps) => write!(f, "{pps} packets a second"),
+            Pace::MegabitsPerSecond(mbps) => write!(f, "{mbps} Mbit/s"),
+            Pace::Profile(_) => f.write_str("by a profile"),
+            Pace::TopSpeed => f.write_str("top speed"),
+        }
+    }
+}
+
 impl Pace {
-    fn check(self) -> Result<(), ReplayError> {
-        let (option, value) = match self {
+    /// The multiplier of the capture's time that the longest gap is counted with.
+    fn multiplier(&self) -> f64 {
+        if let Pace::Capture { multiplier } = self { *multiplier } else { 1.0 }
+    }
+
+    pub(super) fn check(&self) -> Result<(), ReplayError> {
+        let (option, value) = match *self {
             Pace::Capture { multiplier } => ("--multiplier", multiplier),
             Pace::PacketsPerSecond(pps) => ("--pps", pps),
             Pace::MegabitsPerSecond(mbps) => ("--mbps", mbps),
-            Pace::TopSpeed => return Ok(()),
+            Pace::Profile(_) | Pace::TopSpeed => return Ok(()),
         };
         if value.is_finite() && value > 0.0 {
             return Ok(());
@@ -52,6 +74,10 @@ impl Pace {
 #[derive(Debug, Clone)]
 pub struct Schedule {
     pace: Pace,
+    /// When this pace began, in nanoseconds after the first packet; totals are from then on.
+    begun_ns: u64,
+    /// Longest wait between two packets, in nanoseconds.
+    wait_max_ns: f64,
     /// Longest gap of the capture that is kept, in nanoseconds of the capture.
     gap_max_ns: i64,
     /// Newest timestamp of this pass so far; `None` before a pass's first packet.
@@ -72,12 +98,13 @@ impl Schedule {
     /// An empty schedule. No wait between two packets is longer than `gap_max`, after the speed-up.
     pub fn new(pace: Pace, gap_max: Duration) -> Result<Self, ReplayError> {
         pace.check()?;
-        let multiplier = if let Pace::Capture { multiplier } = pace { multiplier } else { 1.0 };
-        // Saturates at 292 years.
-        let gap_max_ns = (gap_max.as_nanos() as f64 * multiplier) as i64;
+        let wait_max_ns = gap_max.as_nanos() as f64;
         Ok(Self {
+            // Saturates at 292 years.
+            gap_max_ns: (wait_max_ns * pace.multiplier()) as i64,
             pace,
-            gap_max_ns,
+            begun_ns: 0,
+            wait_max_ns,
             newest: None,
             elapsed_ns: 0,
             packets: 0,
@@ -91,18 +118,45 @@ impl Schedule {
     /// The deadline of the next packet, captured at `ts`, `len` bytes long on the wire, in nanoseconds after the
     /// first one. Never decreases. At top speed there is no deadline.
     pub fn deadline_ns(&mut self, ts: Timestamp, len: u32) -> Option<u64> {
-        let deadline = match self.pace {
-            Pace::Capture { multiplier } => {
-                self.elapsed_ns = self.elapsed_ns.saturating_add(self.gap_ns(ts));
-                Some(self.elapsed_ns as f64 / multiplier)
-            }
+        let is_by_time = match &self.pace {
+            Pace::Capture { .. } => true,
+            Pace::Profile(profile) => profile.unit() == ProfileUnit::Multiplier,
+            _ => false,
+        };
+        if is_by_time {
+            self.elapsed_ns = self.elapsed_ns.saturating_add(self.gap_ns(ts));
+        }
+        let deadline = match &self.pace {
+            Pace::Capture { multiplier } => Some(self.elapsed_ns as f64 / multiplier),
             Pace::PacketsPerSecond(pps) => Some(self.packets as f64 * NANOS_PER_SECOND / pps),
             Pace::MegabitsPerSecond(mbps) => Some(self.bytes as f64 * 8.0 * NANOS_PER_BIT_AT_1_MBPS / mbps),
+            Pace::Profile(profile) => {
+                let done = match profile.unit() {
+                    ProfileUnit::Pps => self.packets as f64,
+                    ProfileUnit::Mbps => self.bytes as f64 * 8.0,
+                    ProfileUnit::Multiplier => self.elapsed_ns as f64 / NANOS_PER_SECOND,
+                };
+                Some(profile.seconds_at(done) * NANOS_PER_SECOND)
+            }
             Pace::TopSpeed => None,
         };
         self.packets += 1;
         self.bytes = self.bytes.saturating_add(u64::from(len));
-        deadline.map(|ns| ns as u64) // saturates; an f64 is exact to the nanosecond for 104 days
+        // Saturates; an f64 is exact to the nanosecond for 104 days.
+        deadline.map(|ns| self.begun_ns.saturating_add(ns as u64))
+    }
+
+    /// Goes on at another pace, from `now_ns` after the first packet on; the next packet is the pace's first.
+    pub fn change(&mut self, pace: Pace, now_ns: u64) {
+        self.gap_max_ns = (self.wait_max_ns * pace.multiplier()) as i64;
+        self.pace = pace;
+        self.begun_ns = now_ns;
+        (self.elapsed_ns, self.packets, self.bytes, self.pass_start) = (0, 0, 0, (0, 0));
+    }
+
+    /// Whether packets have no deadlines.
+    pub fn is_top_speed(&self) -> bool {
+        self.pace == Pace::TopSpeed
     }
 
     /// Begins another pass over the capture. Its first packet is due one mean gap of the pass that ended after
@@ -198,6 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn another_pace_goes_on_from_where_the_last_one_was() {
+        let mut schedule = capture(1.0);
+        assert_eq!(deadlines(&mut schedule, &[(0, 1), (1000, 1)]), [0, 1000]);
+        schedule.change(Pace::Capture { multiplier: 10.0 }, 1200);
+        assert_eq!(deadlines(&mut schedule, &[(2000, 1), (3000, 1)]), [1300, 1400]);
+        schedule.change(Pace::PacketsPerSecond(1e6), 1500);
+        assert_eq!(deadlines(&mut schedule, &[(0, 1), (0, 1), (0, 1)]), [1500, 2500, 3500]);
+        schedule.change(Pace::TopSpeed, 4000);
+        assert!(schedule.is_top_speed() && schedule.deadline_ns(Timestamp(0), 1).is_none());
+        schedule.change(Pace::Capture { multiplier: 1.0 }, 9000);
+        assert_eq!(deadlines(&mut schedule, &[(3500, 1), (3600, 1)]), [9500, 9600]);
+    }
+
+    #[test]
     fn top_speed_has_no_deadlines() {
         let mut schedule = Schedule::new(Pace::TopSpeed, MINUTE).unwrap();
         assert_eq!(schedule.deadline_ns(Timestamp(5), 60), None);
@@ -258,7 +326,7 @@ mod tests {
     fn rates_that_are_no_rates_are_refused() {
         for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             for pace in [Pace::Capture { multiplier: bad }, Pace::PacketsPerSecond(bad), Pace::MegabitsPerSecond(bad)] {
-                assert!(Schedule::new(pace, MINUTE).is_err(), "{pace:?}");
+                assert!(Schedule::new(pace.clone(), MINUTE).is_err(), "{pace:?}");
             }
         }
     }

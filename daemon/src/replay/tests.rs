@@ -102,12 +102,66 @@ fn every_packet_leaves_in_order_and_not_before_its_time() {
         (Pace::TopSpeed, 0.0),
     ] {
         let mut sink = Kept::default();
-        let counters = replay(&packets, &mut sink, &at(pace)).unwrap();
+        let counters = replay(&packets, &mut sink, &at(pace.clone())).unwrap();
         assert_eq!(sink.packets, packets, "{pace:?}");
         assert_eq!((counters.sent, counters.bytes, counters.loops), (100, 10_000, 1));
         assert_eq!((counters.ended, counters.device_rx_packets), (Ended::Source, Some(100)));
         assert!(counters.duration_s >= least_s, "{pace:?}: {}", counters.duration_s);
     }
+}
+
+#[test]
+fn a_profile_is_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("profile.csv");
+    // 50 packets in the first 50 ms, then 100 ms of nothing, then 5000 a second.
+    std::fs::write(&path, "time,pps\n0,1000\n0.05,1000\n0.05,0\n0.15,0\n0.15,5000\n").unwrap();
+    let pace = Pace::Profile(std::sync::Arc::new(Profile::read(&path).unwrap()));
+    let mut sink = Kept::default();
+    let counters = replay(&packets(100, 0), &mut sink, &at(pace.clone())).unwrap();
+    assert!(counters.duration_s >= 0.1598, "{counters}");
+    let cut = ReplayOptions { duration: Some(Duration::from_millis(100)), ..at(pace) };
+    let counters = replay(&packets(100, 0), &mut Kept::default(), &cut).unwrap();
+    assert_eq!((counters.sent, counters.ended), (50, Ended::Duration));
+}
+
+#[test]
+fn another_pace_holds_from_the_next_packet_on() {
+    let live = LivePace::new(Pace::PacketsPerSecond(20.0));
+    assert!(live.set(Pace::PacketsPerSecond(0.0)).is_err());
+    let options = ReplayOptions { live: Some(live.clone()), ..ReplayOptions::default() };
+    let changing = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(120));
+        live.set(Pace::PacketsPerSecond(100_000.0)).unwrap();
+    });
+    let begun = Instant::now();
+    let counters = replay(&packets(200, 0), &mut Kept::default(), &options).unwrap();
+    changing.join().unwrap();
+    // At the first pace it would take 10 s.
+    assert!(
+        counters.sent == 200 && counters.duration_s > 0.1 && begun.elapsed() < Duration::from_secs(5),
+        "{counters}"
+    );
+}
+
+#[test]
+fn a_source_that_has_nothing_is_told_of() {
+    struct Slow(u64);
+    impl PacketSource for Slow {
+        fn next_packet(&mut self) -> Result<Next, SourceError> {
+            self.0 += 1;
+            std::thread::sleep(Duration::from_millis(5));
+            Ok(match self.0 {
+                1 => Next::Packet(packets(1, 0).remove(0)),
+                2..40 => Next::Idle,
+                _ => Next::End,
+            })
+        }
+    }
+    let open = || Ok(Box::new(Slow(0)) as Box<dyn PacketSource + Send>);
+    let options = ReplayOptions::default();
+    let counters = run(open, &mut Kept::default(), &options, &AtomicBool::new(false), |_| {}).unwrap();
+    assert!((0.1..1.5).contains(&counters.starved_s), "{counters}");
 }
 
 #[test]
@@ -135,7 +189,7 @@ fn endless_passes_end_at_the_limit_and_at_an_empty_source() {
 #[test]
 fn the_duration_ends_an_endless_job() {
     for pace in [Pace::TopSpeed, Pace::PacketsPerSecond(1000.0), Pace::Capture { multiplier: 1.0 }] {
-        let options = ReplayOptions { loops: 0, duration: Some(Duration::from_millis(30)), ..at(pace) };
+        let options = ReplayOptions { loops: 0, duration: Some(Duration::from_millis(30)), ..at(pace.clone()) };
         let counters = replay(&packets(100, 1000), &mut Kept::default(), &options).unwrap();
         assert_eq!(counters.ended, Ended::Duration, "{pace:?}");
         if pace != Pace::TopSpeed {
@@ -241,7 +295,7 @@ fn reports_come_in_gaps_and_between_packets_and_never_go_back() {
     for (pace, n, gap_us) in [(Pace::Capture { multiplier: 1.0 }, 2, 100_000), (Pace::PacketsPerSecond(5000.0), 500, 0)]
     {
         let mut seen = Vec::new();
-        let options = ReplayOptions { report_every: Duration::from_millis(20), ..at(pace) };
+        let options = ReplayOptions { report_every: Duration::from_millis(20), ..at(pace.clone()) };
         let given = packets(n, gap_us);
         let open = move || -> Result<Box<dyn PacketSource + Send>, SourceError> {
             Ok(Box::new(Given { packets: given.clone().into_iter(), fails: false }))

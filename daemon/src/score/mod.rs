@@ -155,6 +155,8 @@ pub struct Score {
     pub decoder_invalid: Option<u64>,
     /// TCP packets with a wrong checksum (`tcp.invalid_checksum`), where it tells.
     pub invalid_checksum: Option<u64>,
+    /// TCP sessions, SYN and SYN-ACK that it counted (`tcp.sessions`, `tcp.syn`, `tcp.synack`), where it tells.
+    pub tcp_sessions: Option<[u64; 3]>,
     /// TCP flows whose application it could not tell (`app_layer.flow.failed_tcp`), where it tells.
     pub failed_tcp: Option<u64>,
     /// By label; flows without one under an empty name.
@@ -261,6 +263,9 @@ pub fn score(truth: &[TruthFlow], seen: &Seen, expected: &HashMap<String, String
     let counter = |name: &str| seen.counters.get(name).copied();
     score.decoder_invalid = counter("decoder.invalid");
     score.invalid_checksum = counter("tcp.invalid_checksum");
+    let three = ["tcp.sessions", "tcp.syn", "tcp.synack"].map(counter);
+    score.tcp_sessions =
+        if let [Some(sessions), Some(syn), Some(syn_ack)] = three { Some([sessions, syn, syn_ack]) } else { None };
     score.failed_tcp = counter("app_layer.flow.failed_tcp");
     score
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Status;
 use super::replay::Wanted;
 use super::socket::{CLIENT_PATIENCE, Socket, read_line};
+use crate::replay::Pace;
 
 /// How long an order waits for the end of a round.
 const ORDER_PATIENCE: Duration = Duration::from_secs(120);
@@ -46,6 +47,43 @@ pub enum Request {
         /// New flows a second
         flows_per_second: f64,
     },
+    /// How fast the replay's packets leave, from the next one on; nothing is broken off for it
+    #[command(subcommand)]
+    Pace(PaceRequest),
+}
+
+/// How fast packets leave.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, clap::Subcommand)]
+#[serde(rename_all = "snake_case")]
+pub enum PaceRequest {
+    /// At their own times, this much faster
+    Multiplier {
+        /// 1 is as generated
+        times: f64,
+    },
+    /// So many packets a second, evenly
+    Pps {
+        /// Packets a second
+        packets: f64,
+    },
+    /// So many megabits a second
+    Mbps {
+        /// Megabits a second
+        megabits: f64,
+    },
+    /// As fast as they are generated and taken
+    Topspeed,
+}
+
+impl From<PaceRequest> for Pace {
+    fn from(request: PaceRequest) -> Self {
+        match request {
+            PaceRequest::Multiplier { times } => Self::Capture { multiplier: times },
+            PaceRequest::Pps { packets } => Self::PacketsPerSecond(packets),
+            PaceRequest::Mbps { megabits } => Self::MegabitsPerSecond(megabits),
+            PaceRequest::Topspeed => Self::TopSpeed,
+        }
+    }
 }
 
 /// What can be asked of the replay.
@@ -156,6 +194,12 @@ fn obey(request: Request, shared: &Shared, orders: &SyncSender<Order>) -> Result
         }
         Request::Rate { flows_per_second } => {
             return Err(format!("{flows_per_second} flows a second; allowed is 0.001 to 1000000"));
+        }
+        Request::Pace(request) => {
+            let pace = Pace::from(request);
+            let said = pace.to_string();
+            replay()?.pace(pace).map_err(|error| error.to_string())?;
+            Some(said)
         }
         Request::Checkpoint => {
             shared.cut.store(true, Relaxed);

@@ -20,7 +20,7 @@ use wiremamba_model::packet::{Packet, Timestamp};
 use super::config::ReplayConfig;
 use super::learner::InUse;
 use super::open::Opening;
-use crate::replay::{self, Pace, ReplayCounters, ReplayOptions};
+use crate::replay::{self, LivePace, Pace, ReplayCounters, ReplayError, ReplayOptions};
 use crate::source::{Next, PacketSource, SourceError};
 
 /// Packets that wait for their times: seconds of work for the generator, so that a new model has time to begin.
@@ -39,6 +39,8 @@ pub struct ReplayStatus {
     pub running: bool,
     /// New flows a second, on average, that are asked for.
     pub flows_per_second: f64,
+    /// How fast packets leave, in words.
+    pub pace: String,
     /// The version that new flows come from.
     pub model: Option<String>,
     /// Packets sent.
@@ -59,6 +61,7 @@ pub(super) struct Wanted {
     /// Raised to break off what runs, when it is to stop or to go on otherwise.
     again: Arc<AtomicBool>,
     model: Arc<ModelSlot>,
+    pace: LivePace,
 }
 
 struct Inner {
@@ -75,12 +78,14 @@ struct ModelSlot {
 
 impl Wanted {
     pub(super) fn new(config: ReplayConfig) -> Self {
+        let pace = LivePace::new(Pace::Capture { multiplier: config.multiplier });
         let status = ReplayStatus {
             running: config.start,
+            pace: pace.get().to_string(),
             flows_per_second: config.flows_per_second,
             ..ReplayStatus::default()
         };
-        Self { inner: Mutex::new(Inner { config, status }), again: Arc::default(), model: Arc::default() }
+        Self { inner: Mutex::new(Inner { config, status }), again: Arc::default(), model: Arc::default(), pace }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -105,8 +110,22 @@ impl Wanted {
         self.again.store(true, Relaxed);
     }
 
+    /// Sets how fast packets leave, from the next one on; nothing is broken off for it.
+    pub(super) fn pace(&self, pace: Pace) -> Result<(), ReplayError> {
+        let mut inner = self.lock();
+        self.pace.set(pace)?;
+        inner.status.pace = self.pace.get().to_string();
+        Ok(())
+    }
+
     /// Takes over another configuration, except for the tap.
     pub(super) fn configure(&self, config: &ReplayConfig) {
+        let multiplier = std::mem::replace(&mut self.lock().config.multiplier, config.multiplier);
+        if multiplier != config.multiplier
+            && let Err(error) = self.pace(Pace::Capture { multiplier: config.multiplier })
+        {
+            tracing::error!("[replay] stays at its pace: {error}");
+        }
         let mut inner = self.lock();
         if inner.config != *config {
             inner.config = config.clone();
@@ -178,11 +197,7 @@ fn play(wanted: &Wanted, config: &ReplayConfig, before: &ReplayStatus, opening: 
     let name = Arc::clone(&generating.name);
     // It is not waited for: a flow that nobody wants any more may take it seconds to finish.
     std::thread::Builder::new().name("generate".to_owned()).spawn(move || generating.into(&sender))?;
-    let options = ReplayOptions {
-        pace: Pace::Capture { multiplier: config.multiplier },
-        report_every: REPORT,
-        ..ReplayOptions::default()
-    };
+    let options = ReplayOptions { live: Some(wanted.pace.clone()), report_every: REPORT, ..ReplayOptions::default() };
     let tell = |counters: &ReplayCounters| {
         let status = &mut wanted.lock().status;
         status.sent = before.sent + counters.sent;

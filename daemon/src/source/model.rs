@@ -11,9 +11,31 @@ use super::{Filled, Next, PacketSource, SourceError, Tag, Tagged, next_by_fillin
 /// 100 ms in which a stop should be done, long beside a step.
 const WORK_MAX: Duration = Duration::from_millis(5);
 
+/// Time between two words on a stock that is being gathered.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
 /// The packets of [`Traffic`] as a source.
 #[derive(Debug)]
-pub struct ModelSource(pub Traffic);
+pub struct ModelSource {
+    /// The packets.
+    pub traffic: Traffic,
+    told: Instant,
+}
+
+impl ModelSource {
+    /// The packets of `traffic`.
+    pub fn new(traffic: Traffic) -> Self {
+        Self { traffic, told: Instant::now() }
+    }
+
+    /// Says how far the stock is, every few seconds: no packet comes before it is complete.
+    fn tell(&mut self) {
+        if let Some((flows, size)) = self.traffic.gathered().filter(|_| self.told.elapsed() > TELL_EVERY) {
+            tracing::info!("{flows} of {size} flows in stock");
+            self.told = Instant::now();
+        }
+    }
+}
 
 impl PacketSource for ModelSource {
     fn next_packet(&mut self) -> Result<Next, SourceError> {
@@ -23,7 +45,7 @@ impl PacketSource for ModelSource {
     fn next_into(&mut self, ret: &mut Tagged) -> Result<Filled, SourceError> {
         let mut begun: Option<Instant> = None;
         loop {
-            match self.0.poll_packet() {
+            match self.traffic.poll_packet() {
                 Poll::Ready(Some(next)) => {
                     *ret = Tagged {
                         tag: Tag {
@@ -39,6 +61,7 @@ impl PacketSource for ModelSource {
                 }
                 Poll::Ready(None) => return Ok(Filled::End),
                 Poll::Pending if begun.get_or_insert_with(Instant::now).elapsed() > WORK_MAX => {
+                    self.tell();
                     return Ok(Filled::Idle);
                 }
                 Poll::Pending => {}

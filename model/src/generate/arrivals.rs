@@ -113,6 +113,10 @@ impl<F: FnMut() -> Option<GeneratedFlow>> Flows for F {
 /// Packets held by default: some 20 MB.
 pub const HELD_PACKETS_MAX: usize = 50_000;
 
+/// Time between two flows that begin because others end: flows of a single packet would otherwise follow each other for ever
+/// at one point in time.
+const BEGIN_GAP_NS: i64 = 10_000;
+
 /// Merges the packets of flows in the order of their times.
 ///
 /// Flows are taken from `flows` (ordered by start) no earlier than needed: all packets before the next start are given
@@ -125,6 +129,10 @@ pub struct Timeline<F> {
     held: BinaryHeap<Reverse<Held>>,
     held_packets: usize,
     held_packets_max: usize,
+    /// Flows that go on at once, where that is asked for.
+    at_once: Option<usize>,
+    /// When the last flow began.
+    begun: Timestamp,
     last: Timestamp,
     counters: TimelineCounters,
 }
@@ -138,9 +146,23 @@ impl<F: Flows> Timeline<F> {
             held: BinaryHeap::new(),
             held_packets: 0,
             held_packets_max,
+            at_once: None,
+            begun: Timestamp(i64::MIN),
             last: Timestamp(i64::MIN),
             counters: TimelineCounters::default(),
         }
+    }
+
+    /// Keeps this many flows going, where it is given: the first ones begin at their times, and from then on a new one begins
+    /// as one ends, but no two within 10 µs.
+    pub fn at_once(mut self, flows: Option<usize>) -> Self {
+        self.at_once = flows.map(|flows| flows.max(1));
+        self
+    }
+
+    /// How many flows are to go on, once so many have begun.
+    fn wanted(&self) -> Option<usize> {
+        self.at_once.filter(|&flows| self.counters.flows >= flows as u64)
     }
 
     /// What it did so far.
@@ -162,7 +184,11 @@ impl<F: Flows> Timeline<F> {
     pub fn is_ready(&self) -> bool {
         let Some(Reverse(first)) = self.held.peek() else { return self.starts.is_none() };
         let is_full = self.held_packets >= self.held_packets_max.max(1);
-        self.starts.as_ref().is_none_or(|starts| is_full || first.key.0 < starts.peek())
+        let is_next = |starts: &Arrivals| match self.wanted() {
+            Some(flows) => self.held.len() >= flows,
+            None => first.key.0 < starts.peek(),
+        };
+        self.starts.as_ref().is_none_or(|starts| is_full || is_next(starts))
     }
 
     /// The next packet, `None` after the last; pending while the flow that may begin before it is worked on.
@@ -186,6 +212,7 @@ impl<F: Flows> Timeline<F> {
 
     /// Takes in a flow.
     fn take_flow(&mut self, mut flow: GeneratedFlow) {
+        let is_wanted = self.wanted().is_some();
         if let Some(starts) = &mut self.starts {
             starts.next();
         }
@@ -195,10 +222,18 @@ impl<F: Flows> Timeline<F> {
             return;
         };
         let (orig, late_ns) = (tuple(first), self.last.nanos_since(first.ts));
-        if late_ns > 0 && self.counters.packets > 0 {
+        let moved_ns = if is_wanted {
+            self.last.max(self.begun.plus_nanos(BEGIN_GAP_NS)).nanos_since(first.ts)
+        } else if late_ns > 0 && self.counters.packets > 0 {
             self.counters.postponed_flows += 1;
+            late_ns
+        } else {
+            0
+        };
+        self.begun = first.ts.plus_nanos(moved_ns);
+        if moved_ns != 0 {
             for packet in &mut flow.packets {
-                packet.ts = packet.ts.plus_nanos(late_ns);
+                packet.ts = packet.ts.plus_nanos(moved_ns);
             }
         }
         self.held_packets += flow.packets.len();
@@ -373,6 +408,36 @@ mod tests {
             let times: Vec<_> = out.iter().filter(|p| p.flow == index).map(|p| p.packet.ts.0).collect();
             assert!(times.windows(2).all(|w| w[1] - w[0] == 3_000_000), "gaps inside a flow stay");
         }
+    }
+
+    #[test]
+    fn as_many_flows_as_asked_for_go_on_at_once() {
+        // 100 flows a second would make six of them; a flow lasts 57 ms.
+        let mut source = flows(200);
+        let mut timeline = Timeline::new(|| source.next(), arrivals(), 1_000_000).at_once(Some(3));
+        let out: Vec<_> = timeline.by_ref().collect();
+        assert!(out.is_sorted_by_key(|p| p.packet.ts));
+        assert_eq!((out.len(), timeline.counters().postponed_flows), (4000, 0));
+        let times = |index: u64| {
+            let of = |p: &&TimelinePacket| p.flow == index;
+            let first = out.iter().find(of).unwrap().packet.ts;
+            (first, out.iter().rev().find(of).unwrap().packet.ts)
+        };
+        for index in 3..200 {
+            let (begin, end) = times(index);
+            assert_eq!(end.nanos_since(begin), 19 * 3_000_000, "gaps inside a flow stay");
+            let before = (0..index).filter(|i| times(*i).1 > begin).count();
+            assert_eq!(before, 2, "flow {index} begins as the third one ends");
+        }
+    }
+
+    #[test]
+    fn flows_of_one_packet_do_not_stop_the_time() {
+        let mut source = arrivals().take(100).enumerate().map(|(i, s)| flow(i as u64, s, 1, 1));
+        let out: Vec<_> = Timeline::new(|| source.next(), arrivals(), 1_000).at_once(Some(1)).collect();
+        let times: Vec<i64> = out.iter().map(|p| p.packet.ts.0).collect();
+        assert_eq!(times.len(), 100);
+        assert!(times.windows(2).all(|w| w[1] - w[0] >= BEGIN_GAP_NS), "{times:?}");
     }
 
     #[test]

@@ -53,10 +53,16 @@ pub const OPTIONS: &[OptionSpec] = &[
         "stock",
         OptionKind::Integer,
         None,
-        "Generate this many flows, then render them again with other hosts, ports, numbers and payloads, which is far faster",
+        "Generate this many flows before the first packet, then render them again with other hosts, ports, numbers and payloads, which is far faster",
     ),
     option("flow_packets_max", OptionKind::Integer, Some("10000"), "Most packets of a flow"),
     option("flows_per_second", OptionKind::Number, Some("20"), "New flows a second, on average"),
+    option(
+        "concurrent",
+        OptionKind::Integer,
+        None,
+        "Keep this many flows going at once: after the first ones, a new one begins as one ends",
+    ),
     option("pps", OptionKind::Number, None, "Packets a second, evenly, in place of their own times"),
     option("seed", OptionKind::Integer, Some("1"), "Same seed, same packets"),
     option(

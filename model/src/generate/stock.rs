@@ -11,24 +11,26 @@ use super::arrivals::{Arrivals, Flows};
 use super::generator::{End, GeneratedFlow, Generator, flow_rng_again};
 use crate::codec::{Codec, LabelId, Render, Token};
 
-/// Tokens that are kept at most: 256 MiB. A flow that does not fit any more is given out and not kept.
+/// Tokens that are kept at most: 256 MiB. With the flow that does not fit any more the stock is complete.
 const TOKENS_MAX: usize = 1 << 26;
 /// Stream of the seed's chance by which flows are picked; flows have those from 0 up, arrivals and labels the last.
 const PICK_STREAM: u64 = u64::MAX - 1;
 
-/// Flows fresh from a generator, and after so many of them, these again.
+/// Flows fresh from a generator; or a stock of so many of them, gathered before the first is given out so that the network
+/// holds nothing up afterwards, and then these again.
 pub(super) struct Stocked {
     generator: Generator,
     /// How many flows to keep; `None` for a generator as it is.
     size: Option<u64>,
-    fresh: u64,
+    /// Whether the stock is still being gathered.
+    is_gathering: bool,
     stock: Vec<Kept>,
     tokens: usize,
     /// Start times of the flows to come.
     starts: Arrivals,
-    /// How many of them there may be.
-    left: u64,
-    again: u64,
+    /// Flows given out from the stock, and how many there may be.
+    given: u64,
+    all: u64,
     seed: u64,
     pick: ChaCha8Rng,
 }
@@ -41,12 +43,13 @@ struct Kept {
 }
 
 impl Stocked {
-    /// The flows of `generator`, which was asked for `size` of them where there is one; then `left` more. `starts` are the
-    /// times of all of them.
-    pub(super) fn new(generator: Generator, size: Option<u64>, starts: Arrivals, left: u64, seed: u64) -> Self {
+    /// The flows of `generator`, which was asked for `size` of them where there is one; `all` at most. `starts` are the times
+    /// of all of them.
+    pub(super) fn new(generator: Generator, size: Option<u64>, starts: Arrivals, all: u64, seed: u64) -> Self {
         let mut pick = ChaCha8Rng::seed_from_u64(seed);
         pick.set_stream(PICK_STREAM);
-        Self { generator, size, fresh: 0, stock: Vec::new(), tokens: 0, starts, left, again: 0, seed, pick }
+        let is_gathering = size.is_some();
+        Self { generator, size, is_gathering, stock: Vec::new(), tokens: 0, starts, given: 0, all, seed, pick }
     }
 
     pub(super) fn generator(&self) -> &Generator {
@@ -59,26 +62,38 @@ impl Stocked {
 
     /// Flows that were rendered again so far.
     pub(super) fn again(&self) -> u64 {
-        self.again
+        self.given.saturating_sub(self.stock.len() as u64)
     }
 
-    fn keep(&mut self, flow: &GeneratedFlow) {
-        if self.tokens + flow.tokens.len() > TOKENS_MAX || flow.packets.is_empty() {
-            return;
+    /// Flows in stock, and how many there are to be, while it is gathered.
+    pub(super) fn gathered(&self) -> Option<(u64, u64)> {
+        self.size.filter(|_| self.is_gathering).map(|size| (self.stock.len() as u64, size))
+    }
+
+    /// Works on the stock.
+    fn gather(&mut self) {
+        match self.generator.poll_flow() {
+            Poll::Pending => {}
+            Poll::Ready(Some(flow)) if self.tokens + flow.tokens.len() <= TOKENS_MAX => {
+                self.tokens += flow.tokens.len();
+                let tokens = Arc::from(flow.tokens.as_slice());
+                self.stock.push(Kept { label: flow.label, tokens, prompt_tokens: flow.prompt_tokens, end: flow.end });
+            }
+            Poll::Ready(_) => self.is_gathering = false,
         }
-        self.tokens += flow.tokens.len();
-        let tokens = Arc::from(flow.tokens.as_slice());
-        self.stock.push(Kept { label: flow.label, tokens, prompt_tokens: flow.prompt_tokens, end: flow.end });
     }
 
-    fn render_again(&mut self) -> Option<GeneratedFlow> {
-        if self.stock.is_empty() || self.left == 0 {
+    /// The next flow of the stock: each once as it was generated, then any of them with other chance.
+    fn render(&mut self) -> Option<GeneratedFlow> {
+        if self.stock.is_empty() || self.given == self.all {
             return None;
         }
-        self.left -= 1;
-        let index = self.fresh + self.again;
-        self.again += 1;
-        let kept = &self.stock[self.pick.random_range(0..self.stock.len())];
+        let index = self.given;
+        self.given += 1;
+        let (kept, is_again) = match usize::try_from(index).ok().and_then(|place| self.stock.get(place)) {
+            Some(fresh) => (fresh, false),
+            None => (&self.stock[self.pick.random_range(0..self.stock.len())], true),
+        };
         let start = self.starts.next()?;
         let codec: &dyn Codec = self.generator.codec().as_ref();
         let mut render = Render { rng: flow_rng_again(self.seed, index), start };
@@ -95,26 +110,20 @@ impl Stocked {
             packets,
             malformed_packets: decoded.malformed_packets,
             end: kept.end,
-            is_again: true,
+            is_again,
         })
     }
 }
 
 impl Flows for Stocked {
     fn poll_flow(&mut self) -> Poll<Option<GeneratedFlow>> {
-        let Some(size) = self.size else { return self.generator.poll_flow() };
-        if self.fresh < size {
-            match self.generator.poll_flow() {
-                Poll::Ready(Some(flow)) => {
-                    self.fresh += 1;
-                    self.starts.next();
-                    self.keep(&flow);
-                    return Poll::Ready(Some(flow));
-                }
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending => return Poll::Pending,
-            }
+        if self.size.is_none() {
+            return self.generator.poll_flow();
         }
-        Poll::Ready(self.render_again())
+        if self.is_gathering {
+            self.gather();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.render())
     }
 }

@@ -22,10 +22,13 @@ pub struct TrafficOptions {
     pub packets: Option<u64>,
     /// New flows a second, on average. Default 20.
     pub flows_per_second: f64,
+    /// Flows that go on at once: after so many, a new one begins as one ends, whatever `flows_per_second` says. Default: as
+    /// many as come about.
+    pub concurrent: Option<usize>,
     /// Packets a second, evenly, in place of their own times; above 0. Default: their own times.
     pub pps: Option<f64>,
-    /// Flows to generate; after them, these are rendered again with other hosts, ports, numbers and payloads, without the
-    /// network. Default: all are generated.
+    /// Flows to generate before the first packet is given out; after them, these are rendered again with other hosts, ports,
+    /// numbers and payloads, without the network. Default: all are generated.
     pub stock: Option<u64>,
     /// Time of the first packet. Default: 1,700,000,000 s after 1970.
     pub start: Timestamp,
@@ -40,6 +43,7 @@ impl Default for TrafficOptions {
             flows: None,
             packets: None,
             flows_per_second: 20.0,
+            concurrent: None,
             pps: None,
             stock: None,
             start: Timestamp::from_parts(1_700_000_000, 0),
@@ -121,8 +125,8 @@ impl Traffic {
         let fresh = all.min(options.stock.unwrap_or(u64::MAX));
         let requests: Requests = Box::new(requests.take(usize::try_from(fresh).unwrap_or(usize::MAX)));
         let generator = Generator::new(model, codec, generate, requests)?;
-        let flows = Stocked::new(generator, options.stock.map(|_| fresh), arrivals.clone(), all - fresh, generate.seed);
-        let timeline = Timeline::new(flows, arrivals, HELD_PACKETS_MAX);
+        let flows = Stocked::new(generator, options.stock.map(|_| fresh), arrivals.clone(), all, generate.seed);
+        let timeline = Timeline::new(flows, arrivals, HELD_PACKETS_MAX).at_once(options.concurrent);
         Ok(Self { timeline, left: options.packets, options, prompts })
     }
 
@@ -167,6 +171,11 @@ impl Traffic {
     /// Flows that were rendered again so far.
     pub fn rendered_again(&self) -> u64 {
         self.timeline.flows().again()
+    }
+
+    /// Flows in stock, and how many there are to be, while it is gathered.
+    pub fn gathered(&self) -> Option<(u64, u64)> {
+        self.timeline.flows().gathered()
     }
 
     /// What was given out so far.

@@ -4,6 +4,7 @@
 //! TCP's numbers and flags, payload. Addresses, ports, MACs and TTL may differ, and are told.
 
 mod arp;
+mod page;
 mod report;
 
 use std::collections::{HashMap, VecDeque};

@@ -62,7 +62,12 @@ pub struct Latency {
     pub p999_us: f64,
     /// The slowest.
     pub max_us: f64,
+    /// Shares of the packets, and the microseconds that they took at most.
+    pub curve: [(f64, f64); 12],
 }
+
+/// The shares of a curve.
+const SHARES: [f64; 12] = [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1.0];
 
 /// Packets that went one way.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -92,6 +97,7 @@ impl DirectionReport {
             p99_us: at(0.99),
             p999_us: at(0.999),
             max_us: counts.latency_ns.max() as f64 / 1e3,
+            curve: SHARES.map(|share| (share, at(share))),
         });
         Self {
             sent: counts.sent,
