@@ -85,7 +85,7 @@ fn suricata_on_the_tap_sees_every_flow_and_no_wrong_packet() {
     let mut replay = namespace.command(program::path().to_str().unwrap());
     replay.args(["replay", "-q", "--json", "--tap", "wm-ids0", "--model", model.to_str().unwrap()]);
     replay.args(["--stock", "20", "--flows", "150", "--flows-per-second", "50", "--flow-packets-max", "40"]);
-    replay.args(["--max-gap", "0.05", "--ground-truth", truth.to_str().unwrap()]);
+    replay.args(["--duration", "12", "--max-gap", "0.05", "--ground-truth", truth.to_str().unwrap()]);
     let output = output_within(&mut replay, PATIENCE);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let done = json(String::from_utf8_lossy(&output.stdout).lines().last().unwrap().as_bytes());
@@ -99,7 +99,10 @@ fn suricata_on_the_tap_sees_every_flow_and_no_wrong_packet() {
     assert!(n("flows") > 50 && n("packets") == done["sent"].as_u64().unwrap(), "{done} {score}");
     assert_eq!((n("decoder_invalid"), n("invalid_checksum")), (0, 0), "{score}");
     assert_eq!((n("seen") + n("missed"), n("unknown")), (n("flows"), 0), "{score}");
-    // Suricata makes no flow of an ICMP message that answers a packet which it never saw.
-    assert!(n("seen") * 100 >= n("flows") * 98, "{score}");
-    assert_eq!(n("short"), 0, "{score}");
+    // Of ICMP errors about packets that it never saw Suricata makes no flows.
+    for protocol in ["tcp", "udp"] {
+        let fared = &score["protocols"][protocol];
+        assert!(fared["flows"].as_u64().unwrap() > 10, "{score}");
+        assert_eq!((&fared["missed"], &fared["short"]), (&0.into(), &0.into()), "{protocol}: {score}");
+    }
 }

@@ -74,6 +74,12 @@ fn table(score: &Score) -> String {
         score.packets,
         score.packets_seen,
     );
+    for (name, protocol) in &score.protocols {
+        text += &format!(
+            "  {name:<20}{:>9}  {} missed, {} with fewer packets\n",
+            protocol.flows, protocol.missed, protocol.short
+        );
+    }
     for (name, share) in [("TCP closed, sent", score.tcp_closed_sent), ("TCP closed, seen", score.tcp_closed_seen)] {
         if let Some(share) = share {
             text += &format!("{name:<22}{:>9.2} %\n", share * 100.0);

@@ -118,6 +118,17 @@ pub struct LabelScore {
     pub alerts: BTreeMap<String, u64>,
 }
 
+/// How flows of one protocol fared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct ProtocolScore {
+    /// Flows sent.
+    pub flows: u64,
+    /// Of these, not seen.
+    pub missed: u64,
+    /// Of those seen, how many with fewer packets than were sent.
+    pub short: u64,
+}
+
 /// How a system did.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Score {
@@ -159,6 +170,8 @@ pub struct Score {
     pub tcp_sessions: Option<[u64; 3]>,
     /// TCP flows whose application it could not tell (`app_layer.flow.failed_tcp`), where it tells.
     pub failed_tcp: Option<u64>,
+    /// By protocol: `tcp`, `udp`, `icmp` or its number.
+    pub protocols: BTreeMap<String, ProtocolScore>,
     /// By label; flows without one under an empty name.
     pub labels: BTreeMap<String, LabelScore>,
 }
@@ -222,10 +235,13 @@ pub fn score(truth: &[TruthFlow], seen: &Seen, expected: &HashMap<String, String
         let name = flow.label.clone().unwrap_or_default();
         let expected = expected.get(&name).cloned().or_else(|| known.contains(name.as_str()).then(|| name.clone()));
         let label = score.labels.entry(name).or_default();
+        let protocol = score.protocols.entry(protocol_name(flow.protocol)).or_default();
+        protocol.flows += 1;
         label.flows += 1;
         score.packets += packets;
         if found.is_empty() {
             label.missed += 1;
+            protocol.missed += 1;
             score.missed += 1;
             continue;
         }
@@ -235,6 +251,7 @@ pub fn score(truth: &[TruthFlow], seen: &Seen, expected: &HashMap<String, String
         let packets_seen: u64 = found.iter().map(|flow| flow.packets).sum();
         score.packets_seen += packets_seen;
         score.short += u64::from(packets_seen < packets);
+        protocol.short += u64::from(packets_seen < packets);
         let application =
             found.iter().find_map(|flow| flow.application.clone()).unwrap_or_else(|| "unknown".to_owned());
         let is_wrong = expected.is_some_and(|expected| expected != application);
@@ -268,6 +285,16 @@ pub fn score(truth: &[TruthFlow], seen: &Seen, expected: &HashMap<String, String
         if let [Some(sessions), Some(syn), Some(syn_ack)] = three { Some([sessions, syn, syn_ack]) } else { None };
     score.failed_tcp = counter("app_layer.flow.failed_tcp");
     score
+}
+
+/// The name of an IP protocol; ICMP of IPv6 has another number and the same name.
+fn protocol_name(number: u8) -> String {
+    match number {
+        1 | 58 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        number => number.to_string(),
+    }
 }
 
 fn share(those: impl Iterator<Item = bool>) -> Option<f64> {
@@ -376,6 +403,7 @@ mod tests {
             (score.tcp_closed_sent, score.tcp_closed_seen, score.decoder_invalid),
             (Some(1.0), Some(1.0), Some(0))
         );
+        assert_eq!(score.protocols["tcp"], ProtocolScore { flows: 4, missed: 1, short: 1 });
         let web = &score.labels["web"];
         assert_eq!((web.seen, web.missed, web.applications["http"], web.applications["tls"]), (3, 1, 2, 1));
     }
