@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use wiremamba_model::checkpoint::Checkpoint;
 use wiremamba_model::engine::CpuEngine;
-use wiremamba_model::generate::{LabelChoice, OPTIONS, TimelinePacket, Traffic, TrafficOptions};
+use wiremamba_model::generate::{HostDecoder, LabelChoice, OPTIONS, TimelinePacket, Traffic, TrafficOptions};
 
 use crate::threads::Threads;
 use crate::watch::Watch;
@@ -77,7 +77,8 @@ impl Source {
             let checkpoint = Checkpoint::load(&model).map_err(|e| chain(&e))?;
             let codec = checkpoint.codec.ok_or("the checkpoint was not made by wiremamba; it has no codec")?;
             let engine = CpuEngine::new(checkpoint.params).map_err(|e| chain(&e))?;
-            Traffic::new(Box::new(engine), Arc::from(codec), options, Vec::new()).map_err(|e| chain(&e))
+            Traffic::new(Box::new(HostDecoder::new(Box::new(engine))), Arc::from(codec), options, Vec::new())
+                .map_err(|e| chain(&e))
         })?;
         Ok(Self { traffic, threads, name: model.display().to_string() })
     }

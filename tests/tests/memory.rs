@@ -6,7 +6,7 @@ use wiremamba_model::codec::Codec;
 use wiremamba_model::codec::LabelId;
 use wiremamba_model::codec::bytes::{BytesCodec, Keep, Vocab};
 use wiremamba_model::engine::CpuEngine;
-use wiremamba_model::generate::{GenerateOptions, Generator, Request};
+use wiremamba_model::generate::{GenerateOptions, Generator, HostDecoder, Request};
 use wiremamba_model::mamba::{MambaConfig, Params, Preset};
 use wiremamba_model::packet::Timestamp;
 
@@ -50,8 +50,13 @@ fn the_papers_longest_trace_takes_no_more_memory_than_its_own_tokens() {
             GenerateOptions { streams: 1, seed: 5, tokens_max, packets_max: usize::MAX, ..GenerateOptions::default() };
         let request = Request { label: LabelId(0), prompt: None, start: Timestamp(0) };
         let engine = CpuEngine::new(endless(codec.as_ref())).unwrap();
-        let mut generator =
-            Generator::new(Box::new(engine), Arc::clone(&codec), options, Box::new(std::iter::once(request))).unwrap();
+        let mut generator = Generator::new(
+            Box::new(HostDecoder::new(Box::new(engine))),
+            Arc::clone(&codec),
+            options,
+            Box::new(std::iter::once(request)),
+        )
+        .unwrap();
         let flow = generator.next_flow().unwrap();
         (flow.tokens.len(), flow.packets.len(), resident())
     };

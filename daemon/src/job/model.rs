@@ -10,7 +10,9 @@ use wiremamba_model::codec::{Codec, CodecSpec, LabelId, from_spec};
 use wiremamba_model::device::Device;
 use wiremamba_model::engine::CpuEngine;
 use wiremamba_model::flow::Session;
-use wiremamba_model::generate::{GenerateOptions, LabelChoice, Labels, Prompt, Sampling, Traffic, TrafficOptions};
+use wiremamba_model::generate::{
+    GenerateOptions, HostDecoder, LabelChoice, Labels, Prompt, Sampling, Traffic, TrafficOptions,
+};
 use wiremamba_model::packet::Timestamp;
 
 use super::corpus::Sample;
@@ -145,7 +147,7 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
         },
     };
     let engine = CpuEngine::new(checkpoint.params)?;
-    Ok(ModelSource::new(Traffic::new(Box::new(engine), codec, options, prompts)?))
+    Ok(ModelSource::new(Traffic::new(Box::new(HostDecoder::new(Box::new(engine))), codec, options, prompts)?))
 }
 
 /// The codec with its plan changed as `args` say.

@@ -8,3 +8,29 @@
 pub mod cpu;
 
 pub use cpu::{CpuEngine, Isa};
+
+/// How the weights of matrix products are held, and multiplied. Sums, norms, scans and master weights are f32 in all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// The upper 16 bits of those: half the memory to read, 8 bits of mantissa.
+    Bf16,
+    /// 8 bits with a scale for each output: a quarter of the memory to read. For decoding only.
+    Int8,
+}
+
+impl Precision {
+    /// All of them, most exact first.
+    pub const ALL: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
+
+    /// The name as given to `--precision`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
+        }
+    }
+}

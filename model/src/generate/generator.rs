@@ -6,20 +6,14 @@ use std::task::Poll;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::sampling::{Picker, Sampling};
+use super::decoder::{Decoder, Draws};
+use super::sampling::{Sampling, unit};
 use crate::codec::{Codec, Grammar, LabelId, Render, Token};
-use crate::mamba::{Mamba, State};
 use crate::packet::{Packet, Timestamp};
 use crate::train::ConfigError;
 use crate::train::config::require;
-
-/// Tokens of a prompt that go through the network at once: bounds the logits of a prefill.
-const PREFILL_TOKENS: usize = 256;
-/// Logits of a step from which on drawing is spread over cores; below, waking them costs more.
-const PARALLEL_LOGITS: usize = 1 << 15;
 
 /// Settings of a [`Generator`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -162,45 +156,29 @@ pub type Requests = Box<dyn Iterator<Item = Request> + Send>;
 /// smaller (idle streams are fed the end token); chance belongs to a flow and not to a stream, and a step of the network
 /// treats each stream by itself, so neither changes what a flow becomes. Memory is bounded: at most 2 * `streams` flows are begun and not yet taken out.
 pub struct Generator {
-    model: Box<dyn Mamba>,
+    decoder: Box<dyn Decoder>,
     codec: Arc<dyn Codec>,
     options: GenerateOptions,
     requests: Option<Requests>,
-    state: State,
-    slots: Vec<Slot>,
+    /// The flow of each stream of the batch.
+    slots: Vec<Option<Decoding>>,
     /// Tokens to feed next, one for each stream.
     inputs: Vec<Token>,
-    logits: Vec<f32>,
-    prefill: Prefill,
+    drawing: Drawing,
     /// Flows begun and not taken out; the first has the index `delivered`. `None` while it is being decoded.
     window: VecDeque<Option<GeneratedFlow>>,
     delivered: u64,
     counters: GeneratorCounters,
 }
 
-/// A stream of the batch.
-struct Slot {
-    flow: Option<Decoding>,
-    picker: Picker,
-    /// What may be drawn: a bit for each token.
-    mask: Vec<u64>,
-}
-
-impl Slot {
-    fn new(vocab_size: usize) -> Self {
-        Self { flow: None, picker: Picker::new(vocab_size), mask: vec![0; vocab_size.div_ceil(64)] }
-    }
-
-    /// Draws the next token of the flow, if there is one.
-    fn draw(&mut self, logits: &[f32], options: &GenerateOptions) -> Option<Option<Token>> {
-        let Self { flow, picker, mask } = self;
-        let flow = flow.as_mut()?;
-        let allowed = flow.grammar.as_ref().filter(|_| options.mask).map(|grammar| {
-            grammar.allowed(options.tokens_max.saturating_sub(flow.tokens.len()), mask);
-            &mask[..]
-        });
-        Some(picker.pick(logits, &options.sampling, allowed, &mut flow.rng))
-    }
+/// What is drawn at once, kept so that drawing allocates nothing.
+#[derive(Default)]
+struct Drawing {
+    slots: Vec<usize>,
+    uniforms: Vec<f64>,
+    /// `Draws::mask_words` words for each slot; empty where anything may be drawn.
+    masks: Vec<u64>,
+    tokens: Vec<Option<Token>>,
 }
 
 /// A flow that is being decoded.
@@ -229,42 +207,34 @@ impl Decoding {
     }
 }
 
-/// The last prompt, the state after it and its last logits: flows often share a prompt.
-struct Prefill {
-    prompt: Vec<Token>,
-    state: State,
-    logits: Vec<f32>,
-}
-
 impl Generator {
-    /// A generator that serves `requests` in order.
+    /// A generator that serves `requests` in order, on the streams of `decoder`, whatever was on them before.
     pub fn new(
-        model: Box<dyn Mamba>,
+        decoder: Box<dyn Decoder>,
         codec: Arc<dyn Codec>,
         options: GenerateOptions,
         requests: Requests,
     ) -> Result<Self, GenerateError> {
         options.validate()?;
-        let config = model.params().config();
-        let vocab_size = config.vocab_size;
+        let vocab_size = decoder.config().vocab_size;
         if codec.vocab_size() > vocab_size {
             return Err(GenerateError::Vocabulary { codec: codec.vocab_size(), network: vocab_size });
         }
         let b = options.streams;
-        Ok(Self {
-            state: State::new(config, b),
-            slots: (0..b).map(|_| Slot::new(codec.vocab_size())).collect(),
-            inputs: vec![codec.end_token(); b],
-            logits: vec![0.0; b * vocab_size],
-            prefill: Prefill { prompt: Vec::new(), state: State::new(config, 1), logits: Vec::new() },
+        let mut generator = Self {
+            slots: Vec::new(),
+            inputs: Vec::new(),
+            drawing: Drawing::default(),
             window: VecDeque::with_capacity(2 * b),
             requests: Some(requests),
             delivered: 0,
             counters: GeneratorCounters::default(),
-            model,
+            decoder,
             codec,
             options,
-        })
+        };
+        generator.resize(b);
+        Ok(generator)
     }
 
     /// The next flow in the order of requests; `None` when all were delivered.
@@ -296,8 +266,8 @@ impl Generator {
     }
 
     /// The network, for another generator.
-    pub fn into_model(self) -> Box<dyn Mamba> {
-        self.model
+    pub fn into_decoder(self) -> Box<dyn Decoder> {
+        self.decoder
     }
 
     /// Sums over all flows so far.
@@ -312,7 +282,7 @@ impl Generator {
 
     /// Gives every free stream a request, as long as there are requests and the window has room.
     fn admit(&mut self) {
-        let active = self.slots.iter().filter(|s| s.flow.is_some()).count();
+        let active = self.slots.iter().flatten().count();
         let room = (2 * self.options.streams).saturating_sub(self.window.len());
         let wanted = if self.requests.is_some() { (active + room).min(self.options.streams) } else { active };
         if wanted > self.slots.len() || wanted <= self.slots.len() / 2 {
@@ -320,7 +290,7 @@ impl Generator {
         }
         for slot in 0..self.slots.len() {
             // A request that ends at once leaves its stream free for another.
-            while self.slots[slot].flow.is_none() && self.window.len() < 2 * self.options.streams {
+            while self.slots[slot].is_none() && self.window.len() < 2 * self.options.streams {
                 let Some(request) = self.requests.as_mut().and_then(Iterator::next) else {
                     self.requests = None; // an iterator may not be asked again after its end
                     return;
@@ -332,25 +302,16 @@ impl Generator {
 
     /// Makes the batch one of `streams` streams, which are enough for the flows under way.
     fn resize(&mut self, streams: usize) {
-        let config = self.model.params().config();
-        let mut state = State::new(config, streams);
+        let busy: Vec<usize> = (0..self.slots.len()).filter(|slot| self.slots[*slot].is_some()).collect();
         let mut inputs = vec![self.codec.end_token(); streams];
-        let mut busy = Vec::with_capacity(streams);
-        let mut idle = Vec::new();
-        for (from, slot) in std::mem::take(&mut self.slots).into_iter().enumerate() {
-            if slot.flow.is_some() {
-                state.copy_stream(busy.len(), &self.state, from, config);
-                inputs[busy.len()] = self.inputs[from];
-                busy.push(slot);
-            } else {
-                idle.push(slot);
-            }
+        let mut slots: Vec<Option<Decoding>> = Vec::with_capacity(streams);
+        for (to, from) in busy.iter().enumerate() {
+            inputs[to] = self.inputs[*from];
+            slots.push(self.slots[*from].take());
         }
-        busy.extend(idle);
-        let vocab_size = self.codec.vocab_size();
-        busy.resize_with(streams, || Slot::new(vocab_size));
-        self.logits.resize(streams * config.vocab_size, 0.0);
-        (self.slots, self.state, self.inputs) = (busy, state, inputs);
+        slots.resize_with(streams, || None);
+        self.decoder.resize(&busy, streams);
+        (self.slots, self.inputs) = (slots, inputs);
     }
 
     /// Begins a flow in a free stream: runs its prompt through the network and draws its first token.
@@ -384,53 +345,55 @@ impl Generator {
         if let Some(end) = limit(&flow, &self.options) {
             return self.finish(flow, end);
         }
-        self.run_prompt(&flow.tokens);
-        let config = self.model.params().config();
-        self.state.copy_stream(slot, &self.prefill.state, 0, config);
-        let logits = &self.prefill.logits[..vocab_size];
-        self.slots[slot].flow = Some(flow);
-        let picked = self.slots[slot].draw(logits, &self.options);
-        self.advance(slot, picked.flatten());
-    }
-
-    /// Brings state and logits after `prompt` into `self.prefill`, unless they are there.
-    fn run_prompt(&mut self, prompt: &[Token]) {
-        if self.prefill.prompt == prompt {
-            return;
-        }
-        let config = self.model.params().config();
-        let vocab_size = config.vocab_size;
-        self.prefill.state = State::new(config, 1);
-        for part in prompt.chunks(PREFILL_TOKENS) {
-            let logits = self.model.forward(part, &mut self.prefill.state);
-            self.prefill.logits = logits[logits.len() - vocab_size..].to_vec();
-        }
-        self.prefill.prompt = prompt.to_vec();
+        self.decoder.begin(slot, &flow.tokens);
+        self.slots[slot] = Some(flow);
+        self.draw(slot..slot + 1);
     }
 
     /// One token for every stream.
     fn step(&mut self) {
-        self.model.step(&self.inputs, &mut self.state, &mut self.logits);
+        self.decoder.step(&self.inputs);
         self.counters.steps += 1;
-        let (options, vocab_size) = (self.options, self.codec.vocab_size());
-        // A network's vocabulary may be padded beyond the codec's; those tokens are never drawn.
-        let width = self.logits.len() / self.slots.len();
-        let draw = |(slot, logits): (&mut Slot, &[f32])| slot.draw(&logits[..vocab_size], &options);
-        let picked: Vec<Option<Option<Token>>> = if self.logits.len() < PARALLEL_LOGITS {
-            self.slots.iter_mut().zip(self.logits.chunks(width)).map(draw).collect()
-        } else {
-            self.slots.par_iter_mut().zip(self.logits.par_chunks(width)).map(draw).collect()
-        };
-        for (slot, picked) in picked.into_iter().enumerate() {
-            if let Some(picked) = picked {
-                self.advance(slot, picked);
+        self.draw(0..self.slots.len());
+    }
+
+    /// Draws the next token of the flows in `slots` and takes it into them.
+    fn draw(&mut self, slots: std::ops::Range<usize>) {
+        let (options, vocab_size) = (&self.options, self.codec.vocab_size());
+        let words = Draws::mask_words(vocab_size);
+        let mut drawing = std::mem::take(&mut self.drawing);
+        drawing.slots.clear();
+        drawing.uniforms.clear();
+        drawing.masks.clear();
+        for slot in slots {
+            let Some(flow) = &mut self.slots[slot] else { continue };
+            drawing.slots.push(slot);
+            // Without a temperature there is no chance, and none is used up.
+            drawing.uniforms.push(if options.sampling.temperature > 0.0 { unit(&mut flow.rng) } else { 0.0 });
+            // A codec has a grammar for every flow or for none.
+            if let Some(grammar) = flow.grammar.as_ref().filter(|_| options.mask) {
+                let at = drawing.masks.len();
+                drawing.masks.resize(at + words, 0);
+                grammar.allowed(options.tokens_max.saturating_sub(flow.tokens.len()), &mut drawing.masks[at..]);
             }
         }
+        let draws = Draws {
+            slots: &drawing.slots,
+            uniforms: &drawing.uniforms,
+            vocab_size,
+            masks: (!drawing.masks.is_empty()).then_some(&drawing.masks[..]),
+            sampling: options.sampling,
+        };
+        self.decoder.draw(&draws, &mut drawing.tokens);
+        for (slot, token) in drawing.slots.iter().zip(&drawing.tokens) {
+            self.advance(*slot, *token);
+        }
+        self.drawing = drawing;
     }
 
     /// Takes a drawn token into the flow of `slot`, and ends the flow where that is the end.
     fn advance(&mut self, slot: usize, picked: Option<Token>) {
-        let Some(mut flow) = self.slots[slot].flow.take() else { return };
+        let Some(mut flow) = self.slots[slot].take() else { return };
         self.inputs[slot] = self.codec.end_token();
         let Some(token) = picked else { return self.finish(flow, End::NoToken) };
         flow.tokens.push(token);
@@ -445,7 +408,7 @@ impl Generator {
             return self.finish(flow, end);
         }
         self.inputs[slot] = token;
-        self.slots[slot].flow = Some(flow);
+        self.slots[slot] = Some(flow);
     }
 
     /// Decodes a flow's tokens and puts it in its place in the window.

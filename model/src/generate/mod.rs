@@ -1,10 +1,11 @@
 //! Generation: tokens drawn from a network, many streams in one batch, and the packets they stand for on one time line.
 //!
-//! [`Generator`] turns requests into flows, in order. [`Arrivals`] says when flows start, and [`Timeline`] puts the packets
+//! A [`Decoder`] decodes the streams of a network. [`Generator`] turns requests into flows on it, in order. [`Arrivals`] says when flows start, and [`Timeline`] puts the packets
 //! of overlapping flows in the order of their times. [`Traffic`] is all of it together: a checkpoint and what is asked of it
 //! in, packets out. Same checkpoint and seed give the same packets, whatever the number of streams.
 
 mod arrivals;
+mod decoder;
 mod generator;
 mod labels;
 mod options;
@@ -13,6 +14,7 @@ mod stock;
 mod traffic;
 
 pub use arrivals::{Arrivals, ArrivalsError, Flows, HELD_PACKETS_MAX, Timeline, TimelineCounters, TimelinePacket};
+pub use decoder::{Decoder, Draws, HostDecoder};
 pub use generator::{
     End, GenerateError, GenerateOptions, GeneratedFlow, Generator, GeneratorCounters, Request, Requests,
 };

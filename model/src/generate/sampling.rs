@@ -37,7 +37,7 @@ impl Picker {
         Self { candidates: Vec::with_capacity(vocab_size) }
     }
 
-    /// Draws a token, with one number from `rng` unless the temperature is 0.
+    /// Draws a token by `uniform`, a number in [0, 1), which does not matter when the temperature is 0.
     ///
     /// `allowed` is a set of bits, token t at bit t % 64 of word t / 64; tokens beyond its end are not allowed. A logit of NaN or
     /// -inf is never drawn, one of +inf counts as the largest number. Among equals the lowest token is the likelier one.
@@ -47,7 +47,7 @@ impl Picker {
         logits: &[f32],
         sampling: &Sampling,
         allowed: Option<&[u64]>,
-        rng: &mut ChaCha8Rng,
+        uniform: f64,
     ) -> Option<Token> {
         let is_allowed =
             |t: usize| allowed.is_none_or(|set| set.get(t / 64).is_some_and(|word| word >> (t % 64) & 1 == 1));
@@ -95,7 +95,7 @@ impl Picker {
             self.candidates.truncate(count);
             sum = self.candidates.iter().map(|c| f64::from(c.0)).sum();
         }
-        let mut left = unit(rng) * sum;
+        let mut left = uniform * sum;
         for &(weight, token) in &self.candidates {
             left -= f64::from(weight);
             if left < 0.0 {
@@ -128,7 +128,7 @@ mod tests {
         let (mut picker, mut rng, n) = (Picker::new(N), rng(1), 20_000);
         let mut counts = [0.0; N];
         for _ in 0..n {
-            counts[picker.pick(logits, &sampling, allowed, &mut rng).unwrap().0 as usize] += 1.0 / f64::from(n);
+            counts[picker.pick(logits, &sampling, allowed, unit(&mut rng)).unwrap().0 as usize] += 1.0 / f64::from(n);
         }
         counts
     }
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn temperature_zero_takes_the_first_of_the_likeliest() {
         let greedy = Sampling { temperature: 0.0, ..Default::default() };
-        let pick = |logits: &[f32], allowed| Picker::new(4).pick(logits, &greedy, allowed, &mut rng(0));
+        let pick = |logits: &[f32], allowed| Picker::new(4).pick(logits, &greedy, allowed, unit(&mut rng(0)));
         assert_eq!(pick(&[1.0, 3.0, 3.0, 2.0], None), Some(Token(1)));
         assert_eq!(pick(&[1.0, 3.0, 3.0, 2.0], Some(&[0b1101])), Some(Token(2)));
         assert_eq!(pick(&[1.0, f32::NAN, f32::INFINITY, 2.0], None), Some(Token(2)));
@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn nothing_to_draw_is_none() {
         let (mut picker, sampling) = (Picker::new(3), Sampling::default());
-        let mut pick = |logits: &[f32], allowed: Option<&[u64]>| picker.pick(logits, &sampling, allowed, &mut rng(0));
+        let mut pick =
+            |logits: &[f32], allowed: Option<&[u64]>| picker.pick(logits, &sampling, allowed, unit(&mut rng(0)));
         assert_eq!(pick(&[f32::NAN, f32::NEG_INFINITY], None), None);
         assert_eq!(pick(&[1.0, 2.0], Some(&[])), None);
         assert_eq!(pick(&[], None), None);
@@ -194,7 +195,7 @@ mod tests {
             seed in any::<u64>(),
         ) {
             let sampling = Sampling { temperature, top_k, top_p };
-            let picked = Picker::new(logits.len()).pick(&logits, &sampling, Some(&mask), &mut rng(seed));
+            let picked = Picker::new(logits.len()).pick(&logits, &sampling, Some(&mask), unit(&mut rng(seed)));
             let can = |t: usize| mask[t / 64] >> (t % 64) & 1 == 1 && !logits[t].is_nan() && logits[t] != f32::NEG_INFINITY;
             match picked {
                 Some(Token(t)) => prop_assert!(can(t as usize)),

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::arrivals::{Arrivals, ArrivalsError, HELD_PACKETS_MAX, Timeline, TimelineCounters, TimelinePacket};
+use super::decoder::Decoder;
 use super::generator::{GenerateError, GenerateOptions, Generator, GeneratorCounters, Request, Requests};
 use super::labels::{LabelChoice, Labels, LabelsError};
 use super::stock::Stocked;
 use crate::codec::{Codec, LabelId, Token};
-use crate::mamba::Mamba;
 use crate::packet::Timestamp;
 
 /// What is asked for.
@@ -88,16 +88,16 @@ impl Traffic {
     /// # Errors
     /// An option is outside its range, or asks for what the model does not have.
     pub fn new(
-        model: Box<dyn Mamba>,
+        decoder: Box<dyn Decoder>,
         codec: Arc<dyn Codec>,
         options: TrafficOptions,
         prompts: Vec<Prompt>,
     ) -> Result<Self, TrafficError> {
-        Self::begin(model, codec, options, prompts.into())
+        Self::begin(decoder, codec, options, prompts.into())
     }
 
     fn begin(
-        model: Box<dyn Mamba>,
+        decoder: Box<dyn Decoder>,
         codec: Arc<dyn Codec>,
         options: TrafficOptions,
         prompts: Arc<[Prompt]>,
@@ -124,7 +124,7 @@ impl Traffic {
         let all = options.flows.unwrap_or(u64::MAX);
         let fresh = all.min(options.stock.unwrap_or(u64::MAX));
         let requests: Requests = Box::new(requests.take(usize::try_from(fresh).unwrap_or(usize::MAX)));
-        let generator = Generator::new(model, codec, generate, requests)?;
+        let generator = Generator::new(decoder, codec, generate, requests)?;
         let flows = Stocked::new(generator, options.stock.map(|_| fresh), arrivals.clone(), all, generate.seed);
         let timeline = Timeline::new(flows, arrivals, HELD_PACKETS_MAX).at_once(options.concurrent);
         Ok(Self { timeline, left: options.packets, options, prompts })
@@ -139,7 +139,7 @@ impl Traffic {
         let generator = timeline.into_flows().into_generator();
         let codec = Arc::clone(generator.codec());
         options.generate.seed = seed;
-        Self::begin(generator.into_model(), codec, options, prompts)
+        Self::begin(generator.into_decoder(), codec, options, prompts)
     }
 
     /// The next packet, `None` after the last; pending after one step of the network, see [`Generator::poll_flow`].

@@ -1,7 +1,8 @@
 //! Same seed, same packets; in order, bounded, and equal to decoding one flow by itself.
 
 use super::*;
-use crate::mamba::{Batch, Loss, Params};
+use crate::generate::HostDecoder;
+use crate::mamba::{Batch, Loss, Mamba, Params, State};
 use crate::train::testing::{Bigram, NibbleCodec, session};
 
 fn codec() -> Arc<NibbleCodec> {
@@ -16,8 +17,12 @@ fn requests(n: u64) -> Requests {
     }))
 }
 
+fn host(model: impl Mamba + 'static) -> Box<dyn Decoder> {
+    Box::new(HostDecoder::new(Box::new(model)))
+}
+
 fn generator(options: GenerateOptions, requests: Requests) -> Generator {
-    Generator::new(Box::new(Bigram::random(20, 8)), codec(), options, requests).unwrap()
+    Generator::new(host(Bigram::random(20, 8)), codec(), options, requests).unwrap()
 }
 
 fn all(mut generator: Generator) -> Vec<GeneratedFlow> {
@@ -163,19 +168,19 @@ impl Mamba for Broken {
 
 #[test]
 fn logits_that_are_not_finite_end_the_flow() {
-    let model = Box::new(Broken(Bigram::zeros(20)));
+    let model = host(Broken(Bigram::zeros(20)));
     let flows = all(Generator::new(model, codec(), OPTIONS, requests(3)).unwrap());
     assert!(flows.len() == 3 && flows.iter().all(|f| f.end == End::NoToken && f.packets.is_empty()));
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let small = Generator::new(Box::new(Bigram::zeros(19)), codec(), OPTIONS, requests(1)).err().unwrap();
+    let small = Generator::new(host(Bigram::zeros(19)), codec(), OPTIONS, requests(1)).err().unwrap();
     assert_eq!(small, GenerateError::Vocabulary { codec: 20, network: 19 });
     let options = GenerateOptions { streams: 0, ..OPTIONS };
-    let error = Generator::new(Box::new(Bigram::zeros(20)), codec(), options, requests(1)).err().unwrap();
+    let error = Generator::new(host(Bigram::zeros(20)), codec(), options, requests(1)).err().unwrap();
     assert_eq!(error.to_string(), "streams is 0, allowed is 1 to 65536");
     // A vocabulary padded for speed is fine, and its padding is never drawn.
-    let padded = Generator::new(Box::new(Bigram::zeros(64)), codec(), OPTIONS, requests(20)).unwrap();
+    let padded = Generator::new(host(Bigram::zeros(64)), codec(), OPTIONS, requests(20)).unwrap();
     assert!(all(padded).iter().all(|f| f.tokens.iter().all(|t| t.0 < 20)));
 }
