@@ -13,7 +13,7 @@ use wiremamba_model::codec::{Codec, LabelId};
 use wiremamba_model::engine::CpuEngine;
 use wiremamba_model::generate::label_id;
 use wiremamba_model::mamba::{MambaConfig, Params, Preset};
-use wiremamba_model::train::{Dataset, DatasetLimits, TrainOptions, Trainer};
+use wiremamba_model::train::{Dataset, DatasetLimits, Moments, TrainOptions, Trainer};
 use wiremamba_model::wire::plan::Plan;
 
 use super::config::{Config, LearnConfig, ModelConfig};
@@ -37,8 +37,8 @@ pub(super) struct Learner {
     /// `None` while there was nothing to begin with, and nothing seen.
     in_use: Option<InUse>,
     rehearsal: Option<Rehearsal>,
-    /// The optimiser's moments after the last round, if its weights are in use, and how often they were updated.
-    moments: Option<(Vec<f32>, Vec<f32>, u64)>,
+    /// The optimiser's moments after the last round, if its weights are in use.
+    moments: Option<Moments<'static>>,
     steps: u64,
 }
 
@@ -173,8 +173,8 @@ impl Learner {
         };
         let engine = CpuEngine::new(in_use.params.as_ref().clone())?;
         let mut trainer = Trainer::new(Box::new(engine), Arc::new(train), options)?;
-        if let Some((first, second, updates)) = self.moments.take() {
-            let is_restored = trainer.optimizer_mut().restore(&first, &second, updates);
+        if let Some(moments) = self.moments.take() {
+            let is_restored = trainer.restore_moments(&moments);
             debug_assert!(is_restored, "they are of a network of the same shape: that of the weights in use");
         }
         let measured = Instant::now();
@@ -230,9 +230,7 @@ impl Learner {
         self.steps += round.steps;
         if promoted {
             self.promote(in_use, trainer.params().clone(), round, fingerprint)?;
-            let optimizer = trainer.optimizer_mut();
-            let (first, second) = optimizer.moments();
-            self.moments = (part == 1.0).then(|| (first.to_vec(), second.to_vec(), optimizer.updates()));
+            self.moments = (part == 1.0).then(|| trainer.moments().into_owned());
         }
         Ok(Some(round))
     }

@@ -2,12 +2,13 @@
 //!
 //! [`Dataset`] holds encoded samples, [`Sampler`] hands out endless windows of them, and [`Trainer::step`] learns
 //! from one window: no clock, no loop, no disk, so that whoever drives it decides about progress, saving and stopping.
-//! The network is any [`Mamba`](crate::mamba::Mamba); files are [`checkpoint`](crate::checkpoint)'s job.
+//! The network is any [`Mamba`](crate::mamba::Mamba), taught by a [`Learner`] that knows where its numbers live; files are [`checkpoint`](crate::checkpoint)'s job.
 
 pub mod baseline;
 pub mod config;
 mod dataset;
 mod eval;
+mod learner;
 mod optimizer;
 mod sampler;
 mod schedule;
@@ -18,6 +19,7 @@ mod trainer;
 pub use config::{ConfigError, TrainOptions};
 pub use dataset::{Dataset, DatasetCounters, DatasetLimits, Sample};
 pub use eval::{Eval, EvalOptions, LabelEval, Tally, evaluate};
+pub use learner::{HostLearner, Learner, Moments};
 pub use optimizer::{AdamW, AdamWOptions, global_norm};
 pub use sampler::{RowPosition, Sampler, SamplerError, SamplerPosition};
 pub use schedule::Schedule;

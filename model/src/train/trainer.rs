@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::config::{ConfigError, TrainOptions};
 use super::dataset::Dataset;
 use super::eval::{Eval, evaluate};
-use super::optimizer::{AdamW, global_norm};
+use super::learner::{HostLearner, Learner, Moments};
 use super::sampler::{Sampler, SamplerError, SamplerPosition};
 use crate::codec::Token;
 use crate::mamba::{Batch, Loss, Mamba, Params, State};
@@ -101,13 +101,9 @@ pub struct TrainState<'a> {
 
 /// Teaches a network, step by step. It owns the network while it learns; it never loops by itself and knows no clock.
 pub struct Trainer {
-    model: Box<dyn Mamba>,
+    learner: Box<dyn Learner>,
     options: TrainOptions,
     sampler: Sampler,
-    optimizer: AdamW,
-    /// Gradients while a step is computed; the new parameters at its end.
-    gradients: Params,
-    carried: State,
     batches: Vec<Batch>,
     step: u64,
     skipped_steps: u64,
@@ -116,28 +112,32 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A run at its first step.
+    /// A run at its first step, in memory.
     pub fn new(model: Box<dyn Mamba>, data: Arc<Dataset>, options: TrainOptions) -> Result<Self, TrainError> {
         options.validate()?;
-        let config = model.params().config().clone();
+        let learner = HostLearner::new(model, options.batch, options.adamw);
+        Self::with_learner(Box::new(learner), data, options)
+    }
+
+    /// A run at its first step with a learner that was made for batches of `options.batch` rows and for `options.adamw`.
+    pub fn with_learner(
+        learner: Box<dyn Learner>,
+        data: Arc<Dataset>,
+        options: TrainOptions,
+    ) -> Result<Self, TrainError> {
+        options.validate()?;
+        let config = learner.params().config();
         if let Some(token) = data.token_max().filter(|t| t.0 as usize >= config.vocab_size) {
             return Err(TrainError::Vocabulary { token, vocab_size: config.vocab_size });
         }
         let tokens_per_packet = data.target_count() as f64 / data.packet_count().max(1) as f64;
         let sampler = Sampler::new(data, options.batch, options.seed)?;
-        let layout = Arc::clone(&model.params().layout);
-        let optimizer = AdamW::new(&layout, options.adamw);
-        let gradients = Params { data: vec![0.0; layout.len], layout };
-        let carried = State::new(&config, options.batch);
         let batch = Batch { b: 0, l: 0, tokens: Vec::new(), targets: Vec::new(), starts: Vec::new() };
         let batches = vec![batch; options.accumulate];
         Ok(Self {
-            model,
+            learner,
             options,
             sampler,
-            optimizer,
-            gradients,
-            carried,
             batches,
             step: 0,
             skipped_steps: 0,
@@ -157,24 +157,24 @@ impl Trainer {
         // The mean over all windows needs the number of targets before the first of them is computed.
         let targets = self.batches.iter().flat_map(|b| &b.targets).filter(|t| **t != Batch::IGNORE).count();
         let scale = 1.0 / targets.max(1) as f32;
-        self.gradients.data.fill(0.0);
+        self.learner.zero_gradients();
         let mut loss = Loss::default();
         for batch in &self.batches {
             if !self.options.carry {
-                zero(&mut self.carried);
+                self.learner.zero_carried();
             }
-            let part = self.model.gradients(batch, &mut self.carried, scale, &mut self.gradients);
+            let part = self.learner.accumulate(batch, scale);
             loss.nats += part.nats;
             loss.count += part.count;
         }
-        let gradient_norm = global_norm(&self.gradients.data);
+        let gradient_norm = self.learner.gradient_norm();
         let learning_rate = self.options.schedule().learning_rate(self.step);
         let is_skipped = !(loss.nats.is_finite() && gradient_norm.is_finite());
         self.step += 1;
         if is_skipped {
             self.skipped_steps += 1;
             self.skipped_in_a_row += 1;
-            zero(&mut self.carried);
+            self.learner.zero_carried();
             if self.skipped_in_a_row >= self.options.nonfinite_steps_max {
                 return Err(TrainError::NotFinite { steps: self.skipped_in_a_row, step: self.step });
             }
@@ -182,8 +182,7 @@ impl Trainer {
             self.skipped_in_a_row = 0;
             // PyTorch's clip_grad_norm_ adds 1e-6 as well.
             let clip = (self.options.clip_norm / (gradient_norm + 1e-6)).min(1.0) as f32;
-            self.optimizer.update(&self.model.params().data, &mut self.gradients.data, clip, learning_rate);
-            self.model.set_params(&self.gradients.data);
+            self.learner.update(clip, learning_rate);
         }
         let bits_per_token = loss.mean() / std::f64::consts::LN_2;
         Ok(StepReport {
@@ -201,22 +200,22 @@ impl Trainer {
 
     /// How well the network predicts `held_out` now; learns nothing and leaves the run as it is.
     pub fn evaluate(&mut self, held_out: &Dataset) -> Eval {
-        evaluate(&mut *self.model, held_out, &self.options.eval)
+        evaluate(self.learner.model_mut(), held_out, &self.options.eval)
     }
 
     /// The network's parameters.
     pub fn params(&self) -> &Params {
-        self.model.params()
+        self.learner.params()
     }
 
     /// The network.
     pub fn model_mut(&mut self) -> &mut dyn Mamba {
-        &mut *self.model
+        self.learner.model_mut()
     }
 
     /// Gives the network back.
     pub fn into_model(self) -> Box<dyn Mamba> {
-        self.model
+        self.learner.into_model()
     }
 
     /// The settings.
@@ -239,23 +238,29 @@ impl Trainer {
         self.sampler.epochs()
     }
 
-    /// The optimiser, so that its moments can go on from one run to the next.
-    pub fn optimizer_mut(&mut self) -> &mut AdamW {
-        &mut self.optimizer
+    /// The optimiser's memory, so that it can go on from one run to the next.
+    pub fn moments(&self) -> Moments<'_> {
+        self.learner.moments()
+    }
+
+    /// Takes over the moments of another run. Returns false, and changes nothing, when they belong to another network.
+    #[must_use]
+    pub fn restore_moments(&mut self, moments: &Moments<'_>) -> bool {
+        self.learner.restore_moments(moments)
     }
 
     /// What has to be saved, beside the parameters, to go on exactly.
     pub fn state(&self) -> TrainState<'_> {
-        let (first_moment, second_moment) = self.optimizer.moments();
+        let moments = self.learner.moments();
         TrainState {
             options: self.options.clone(),
             step: self.step,
-            updates: self.optimizer.updates(),
+            updates: moments.updates,
             skipped_steps: self.skipped_steps,
             skipped_in_a_row: self.skipped_in_a_row,
-            first_moment: Cow::Borrowed(first_moment),
-            second_moment: Cow::Borrowed(second_moment),
-            carried: Cow::Borrowed(&self.carried),
+            first_moment: moments.first,
+            second_moment: moments.second,
+            carried: self.learner.carried(),
             sampler: self.sampler.position().clone(),
         }
     }
@@ -268,26 +273,22 @@ impl Trainer {
         let expect = |what, expected: usize, found: usize| {
             if expected == found { Ok(()) } else { Err(TrainError::OtherShape { what, expected, found }) }
         };
-        let len = self.gradients.data.len();
+        let (len, carried) =
+            (self.learner.params().data.len(), State::new(self.learner.params().config(), self.options.batch));
         expect("first moment", len, state.first_moment.len())?;
         expect("second moment", len, state.second_moment.len())?;
-        expect("recurrent state (rows)", self.carried.b, state.carried.b)?;
-        expect("recurrent state (convolution)", self.carried.conv.len(), state.carried.conv.len())?;
-        expect("recurrent state (scan)", self.carried.ssm.len(), state.carried.ssm.len())?;
+        expect("recurrent state (rows)", carried.b, state.carried.b)?;
+        expect("recurrent state (convolution)", carried.conv.len(), state.carried.conv.len())?;
+        expect("recurrent state (scan)", carried.ssm.len(), state.carried.ssm.len())?;
         self.sampler.restore(state.sampler)?;
-        let is_restored = self.optimizer.restore(&state.first_moment, &state.second_moment, state.updates);
+        let moments = Moments { first: state.first_moment, second: state.second_moment, updates: state.updates };
+        let is_restored = self.learner.restore_moments(&moments);
         debug_assert!(is_restored, "lengths were checked above");
-        self.carried = state.carried.into_owned();
+        self.learner.set_carried(state.carried.into_owned());
         (self.step, self.skipped_steps) = (state.step, state.skipped_steps);
         self.skipped_in_a_row = state.skipped_in_a_row;
         Ok(())
     }
-}
-
-/// Sets every stream back to the state before the first token.
-fn zero(state: &mut State) {
-    state.conv.fill(0.0);
-    state.ssm.fill(0.0);
 }
 
 #[cfg(test)]

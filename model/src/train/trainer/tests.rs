@@ -3,6 +3,7 @@
 use super::super::testing::{Bigram, NibbleCodec, session};
 use super::*;
 use crate::codec::{Codec, LabelId};
+use crate::train::global_norm;
 
 fn codec() -> NibbleCodec {
     NibbleCodec::new(&["a", "b"])
@@ -164,7 +165,7 @@ fn steps_that_are_not_finite_change_nothing_and_are_counted() {
     assert!(trainer.step().unwrap().is_skipped);
     assert!(trainer.step().unwrap().is_skipped);
     assert_eq!((&params, &moments[..]), (&trainer.params().data, &trainer.state().first_moment[..]));
-    assert!(trainer.carried.conv.iter().all(|x| *x == 0.0), "bad numbers do not stay in the state");
+    assert!(trainer.state().carried.conv.iter().all(|x| *x == 0.0), "bad numbers do not stay in the state");
     assert!(!trainer.step().unwrap().is_skipped);
     assert_eq!((trainer.skipped_steps(), trainer.steps()), (2, 4));
     assert_ne!(params, trainer.params().data);
