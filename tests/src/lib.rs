@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod emulator;
 pub mod judges;
 pub mod netns;
 pub mod program;

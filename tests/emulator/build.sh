@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# Builds the emulated driver (libcuda.so.1), the emulated cuBLAS (libcublas.so.13) and, for them, CUDA sources.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+
+usage() {
+    cat <<'END'
+usage: tests/emulator/build.sh [--out FOLDER] [--kernels NAME] [FOLDER OF .cu FILES ...]
+
+Builds what is out of date and prints the folder, to be put in LD_LIBRARY_PATH. Without folders of sources, those of
+the product are taken. Kernels go to OUT/NAME (default: kernels, which the driver looks in; others are chosen with
+EMULATED_CUDA_KERNELS).
+END
+}
+
+out=$root/target/emulator
+name=kernels
+folders=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --out) out=$2; shift ;;
+        --kernels) name=$2; shift ;;
+        -h | --help) usage; exit 0 ;;
+        -*) usage >&2; exit 2 ;;
+        *) folders+=("$1") ;;
+    esac
+    shift
+done
+if [ ${#folders[@]} -eq 0 ] && [ -d "$root/model/src/engine/cuda/kernels" ]; then
+    folders=("$root/model/src/engine/cuda/kernels")
+fi
+mkdir -p "$out/$name" "$out/stamps"
+out=$(cd "$out" && pwd)
+exec 9>"$out/lock"
+flock 9
+
+CXX=${CXX:-g++}
+# -march=native: what is built here runs here. Products and sums may be contracted, as nvcc does.
+flags=(-std=c++17 -O2 -g -fPIC -march=native -ffp-contract=fast -fvisibility=hidden -Wall -Wextra -pthread)
+# A kernel may take no address that is misaligned for its type, and no index outside of an array: machine.cpp is told.
+kernel_flags=("${flags[@]}" -I"$here/include" -include "$here/include/cuda_on_host.h" -ftls-model=local-dynamic -fno-exceptions
+    -fsanitize=alignment,bounds,shift,integer-divide-by-zero,unreachable,return -fno-sanitize-recover=all
+    -Wno-unknown-pragmas -Wno-unused-function -Wno-unused-parameter -Wno-psabi)
+
+# up_to_date STAMP FILE...: whether the files and the flags are as when the stamp was written; fresh STAMP writes it.
+sum_of() { { printf '%s\n' "${flags[@]}" "${kernel_flags[@]}"; "$CXX" -dumpfullversion; cat "$@" "$0"; } | sha256sum; }
+up_to_date() {
+    local stamp=$out/stamps/$1
+    shift
+    now=$(sum_of "$@")
+    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$now" ]
+}
+
+core=("$here"/{settings,memory,machine,streams,driver}.cpp)
+headers=("$here"/*.h "$here"/include/*.h)
+if ! up_to_date core "${core[@]}" "$here/cublas.cpp" "${headers[@]}"; then
+    temporary=$(mktemp -d "$out/build.XXXXXX")
+    for file in "${core[@]}"; do
+        "$CXX" "${flags[@]}" -c -o "$temporary/$(basename "$file" .cpp).o" "$file" &
+        [ "$(jobs -rp | wc -l)" -lt 2 ] || wait -n
+    done
+    wait
+    # The functions that kernels call are seen by them only because they are exported.
+    "$CXX" -shared -pthread -Wl,-soname,libcuda.so.1 -Wl,-z,defs -o "$temporary/libcuda.so.1" "$temporary"/*.o -ldl
+    "$CXX" "${flags[@]}" -O3 -shared -Wl,-soname,libcublas.so.13 -Wl,-rpath,'$ORIGIN' -Wl,-z,defs -o "$temporary/libcublas.so.13" \
+        "$here/cublas.cpp" "$temporary/libcuda.so.1"
+    mv "$temporary"/lib*.so.* "$out"
+    rm -rf "$temporary"
+    # Programs that look for the bare names find these before the machine's own.
+    ln -sf libcuda.so.1 "$out/libcuda.so"
+    ln -sf libcublas.so.13 "$out/libcublas.so"
+    echo "$now" >"$out/stamps/core"
+fi
+
+# The kernels of a source, as a list for the driver: NAME(threads_max).
+list() {
+    "$CXX" "${kernel_flags[@]}" -DEMULATED_LISTING -x c++ -E -P "$1" | perl -0777 -ne '
+        my $balanced = qr/(\((?:[^()]++|(?-1))*\))/;
+        while (/__global__((?:\s|void\b|__launch_bounds__\s*$balanced)*)([A-Za-z_]\w*)\s*\(/g) {
+            my ($between, $name) = ($1, $3);
+            my $bounds = $between =~ /__launch_bounds__\s*$balanced/ ? $1 : "()";
+            print "    EMULATED_KERNEL($name, $bounds),\n";
+        }'
+}
+
+compile() {
+    local file=$1 base temporary listed
+    base=$(basename "$file" .cu)
+    temporary=$(mktemp -d "$out/build.XXXXXX")
+    listed=$(set -e; list "$file") || return 1
+    if [ -z "$listed" ]; then
+        rm -rf "$temporary"
+        return
+    fi
+    cat >"$temporary/$base.cpp" <<END
+#include "$file"
+
+static const emulated::Kernel kernels[] = {
+$listed
+};
+static void *shared() {
+    static thread_local char anchor; // lies among the __shared__ variables of this source
+    return &anchor;
+}
+extern "C" __attribute__((visibility("default"))) const emulated::Source emulated_source = {
+    "$base.cu", kernels, sizeof kernels / sizeof *kernels, shared};
+END
+    local ok=0
+    "$CXX" "${kernel_flags[@]}" -c -o "$temporary/$base.o" "$temporary/$base.cpp" &&
+        "$CXX" -shared -Wl,-z,defs -Wl,-rpath,'$ORIGIN/..' -o "$temporary/$base.so" "$temporary/$base.o" "$out/libcuda.so.1" &&
+        mv "$temporary/$base.so" "$out/$name/$base.so" || ok=1
+    rm -rf "$temporary"
+    return $ok
+}
+
+kept=()
+failed=0
+for folder in "${folders[@]}"; do
+    folder=$(cd "$folder" && pwd)
+    mapfile -t sources < <(find "$folder" -maxdepth 1 -name '*.cu' | sort)
+    mapfile -t included < <(find "$folder" -maxdepth 1 \( -name '*.cuh' -o -name '*.h' \) | sort)
+    for file in "${sources[@]}"; do
+        base=$(basename "$file" .cu)
+        kept+=("$base.so")
+        if ! up_to_date "$name.$base" "$file" "${included[@]}" "${headers[@]}" || [ ! -f "$out/$name/$base.so" ]; then
+            if compile "$file"; then echo "$now" >"$out/stamps/$name.$base"; else failed=1; fi
+        fi
+    done
+done
+# What no source stands for any more.
+for file in "$out/$name"/*.so; do
+    [ -e "$file" ] || continue
+    case " ${kept[*]} " in *" ${file##*/} "*) ;; *) rm -f "$file" ;; esac
+done
+# The program that tries the emulator itself, where its sources are asked for.
+for folder in "${folders[@]}"; do
+    [ -f "$folder/host.cpp" ] || continue
+    if ! up_to_date "$name.host" "$folder/host.cpp" "${headers[@]}"; then
+        "$CXX" "${flags[@]}" -include "$here/include/vectors.h" -Wl,-rpath,"$out" -o "$out/$name/host" "$folder/host.cpp" \
+            "$out/libcuda.so.1" "$out/libcublas.so.13"
+        echo "$now" >"$out/stamps/$name.host"
+    fi
+done
+[ $failed = 0 ]
+echo "$out"
