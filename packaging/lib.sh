@@ -97,6 +97,19 @@ want_backports() {
 # shellcheck disable=SC2034 # used by the scripts that source this
 BUILD_PACKAGES=(gcc g++ libc6-dev libpcap-dev pkg-config)
 
+# find_nvcc: leaves the CUDA compiler in NVCC: the caller's, or that of packaging/cuda-toolchain.sh, fetched if need be.
+find_nvcc() {
+    [ -n "${NVCC:-}" ] || NVCC=${CUDA_HOME:+$CUDA_HOME/bin/nvcc}
+    if [ -z "${NVCC:-}" ]; then
+        packaging/cuda-toolchain.sh || die "no CUDA compiler to be had; set NVCC or CUDA_HOME to use another"
+        NVCC=$PWD/target/cuda-toolchain/bin/nvcc
+    fi
+    command -v "$NVCC" >/dev/null || die "there is no $NVCC"
+}
+# How model/build.rs compiles the kernels.
+# shellcheck disable=SC2034 # used by the scripts that source this
+NVCC_FLAGS=(-std=c++17 -O3)
+
 need_cargo() { command -v cargo >/dev/null || die "needs the Rust toolchain (https://rustup.rs): no cargo in PATH"; }
 
 # veth_space NAME: a network namespace with a pair of silent interfaces, wm-a and wm-b; gone when the shell ends, with the

@@ -41,7 +41,7 @@ flags=(-std=c++17 -O2 -g -fPIC -march=native -ffp-contract=fast -fvisibility=hid
 # A kernel may take no address that is misaligned for its type, and no index outside of an array: machine.cpp is told.
 kernel_flags=("${flags[@]}" -I"$here/include" -include "$here/include/cuda_on_host.h" -ftls-model=local-dynamic -fno-exceptions
     -fsanitize=alignment,bounds,shift,integer-divide-by-zero,unreachable,return -fno-sanitize-recover=all
-    -Wno-unknown-pragmas -Wno-unused-function -Wno-unused-parameter -Wno-psabi)
+    -Wno-unknown-pragmas -Wno-sign-compare -Wno-unused-function -Wno-unused-parameter -Wno-psabi)
 
 # up_to_date STAMP FILE...: whether the files and the flags are as when the stamp was written; fresh STAMP writes it.
 sum_of() { { printf '%s\n' "${flags[@]}" "${kernel_flags[@]}"; "$CXX" -dumpfullversion; cat "$@" "$0"; } | sha256sum; }
