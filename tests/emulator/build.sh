@@ -6,21 +6,23 @@ root=$(cd "$here/../.." && pwd)
 
 usage() {
     cat <<'END'
-usage: tests/emulator/build.sh [--out FOLDER] [--kernels NAME] [FOLDER OF .cu FILES ...]
+usage: tests/emulator/build.sh [--out FOLDER] [--kernels NAME] [--races] [FOLDER OF .cu FILES ...]
 
 Builds what is out of date and prints the folder, to be put in LD_LIBRARY_PATH. Without folders of sources, those of
 the product are taken. Kernels go to OUT/NAME (default: kernels, which the driver looks in; others are chosen with
-EMULATED_CUDA_KERNELS).
+EMULATED_CUDA_KERNELS). With --races they are compiled a second time, for EMULATED_CUDA_RACES=1.
 END
 }
 
 out=$root/target/emulator
 name=kernels
+variants=(plain)
 folders=()
 while [ $# -gt 0 ]; do
     case $1 in
         --out) out=$2; shift ;;
         --kernels) name=$2; shift ;;
+        --races) variants=(plain races) ;;
         -h | --help) usage; exit 0 ;;
         -*) usage >&2; exit 2 ;;
         *) folders+=("$1") ;;
@@ -30,7 +32,7 @@ done
 if [ ${#folders[@]} -eq 0 ] && [ -d "$root/model/src/engine/cuda/kernels" ]; then
     folders=("$root/model/src/engine/cuda/kernels")
 fi
-mkdir -p "$out/$name" "$out/stamps"
+mkdir -p "$out/$name/races" "$out/stamps"
 out=$(cd "$out" && pwd)
 exec 9>"$out/lock"
 flock 9
@@ -38,13 +40,16 @@ flock 9
 CXX=${CXX:-g++}
 # -march=native: what is built here runs here. Products and sums may be contracted, as nvcc does.
 flags=(-std=c++17 -O2 -g -fPIC -march=native -ffp-contract=fast -fvisibility=hidden -Wall -Wextra -pthread)
-# A kernel may take no address that is misaligned for its type, and no index outside of an array: machine.cpp is told.
 kernel_flags=("${flags[@]}" -I"$here/include" -include "$here/include/cuda_on_host.h" -ftls-model=local-dynamic -fno-exceptions
-    -fsanitize=alignment,bounds,shift,integer-divide-by-zero,unreachable,return -fno-sanitize-recover=all
     -Wno-unknown-pragmas -Wno-sign-compare -Wno-unused-function -Wno-unused-parameter -Wno-psabi)
 
+# A kernel may take no address that is misaligned for its type, and no index outside of an array: machine.cpp is told.
+plain_flags=(-fsanitize=alignment,bounds,shift,integer-divide-by-zero,unreachable,return -fno-sanitize-recover=all)
+# Every access is told to races.cpp.
+races_flags=(-fsanitize=thread --param=tsan-instrument-func-entry-exit=0 -Wno-tsan)
+
 # up_to_date STAMP FILE...: whether the files and the flags are as when the stamp was written; fresh STAMP writes it.
-sum_of() { { printf '%s\n' "${flags[@]}" "${kernel_flags[@]}"; "$CXX" -dumpfullversion; cat "$@" "$0"; } | sha256sum; }
+sum_of() { { printf '%s\n' "${flags[@]}" "${kernel_flags[@]}" "${plain_flags[@]}" "${races_flags[@]}"; "$CXX" -dumpfullversion; cat "$@" "$0"; } | sha256sum; }
 up_to_date() {
     local stamp=$out/stamps/$1
     shift
@@ -52,7 +57,7 @@ up_to_date() {
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$now" ]
 }
 
-core=("$here"/{settings,memory,machine,streams,driver}.cpp)
+core=("$here"/{settings,memory,machine,streams,driver,races}.cpp)
 headers=("$here"/*.h "$here"/include/*.h)
 if ! up_to_date core "${core[@]}" "$here/cublas.cpp" "${headers[@]}"; then
     temporary=$(mktemp -d "$out/build.XXXXXX")
@@ -85,7 +90,8 @@ list() {
 }
 
 compile() {
-    local file=$1 base temporary listed
+    local file=$1 variant=$2 made=$3 base temporary listed ok=0
+    local -n extra=${variant}_flags
     base=$(basename "$file" .cu)
     temporary=$(mktemp -d "$out/build.XXXXXX")
     listed=$(set -e; list "$file") || return 1
@@ -106,10 +112,9 @@ static void *shared() {
 extern "C" __attribute__((visibility("default"))) const emulated::Source emulated_source = {
     "$base.cu", kernels, sizeof kernels / sizeof *kernels, shared};
 END
-    local ok=0
-    "$CXX" "${kernel_flags[@]}" -c -o "$temporary/$base.o" "$temporary/$base.cpp" &&
-        "$CXX" -shared -Wl,-z,defs -Wl,-rpath,'$ORIGIN/..' -o "$temporary/$base.so" "$temporary/$base.o" "$out/libcuda.so.1" &&
-        mv "$temporary/$base.so" "$out/$name/$base.so" || ok=1
+    "$CXX" "${kernel_flags[@]}" "${extra[@]}" -c -o "$temporary/$base.o" "$temporary/$base.cpp" &&
+        "$CXX" -shared -Wl,-z,defs -o "$temporary/$base.so" "$temporary/$base.o" "$out/libcuda.so.1" &&
+        mv "$temporary/$base.so" "$made" || ok=1
     rm -rf "$temporary"
     return $ok
 }
@@ -123,13 +128,17 @@ for folder in "${folders[@]}"; do
     for file in "${sources[@]}"; do
         base=$(basename "$file" .cu)
         kept+=("$base.so")
-        if ! up_to_date "$name.$base" "$file" "${included[@]}" "${headers[@]}" || [ ! -f "$out/$name/$base.so" ]; then
-            if compile "$file"; then echo "$now" >"$out/stamps/$name.$base"; else failed=1; fi
-        fi
+        for variant in "${variants[@]}"; do
+            made=$out/$name/$base.so
+            [ "$variant" = plain ] || made=$out/$name/races/$base.so
+            if ! up_to_date "$name.$base.$variant" "$file" "${included[@]}" "${headers[@]}" || [ ! -f "$made" ]; then
+                if compile "$file" "$variant" "$made"; then echo "$now" >"$out/stamps/$name.$base.$variant"; else failed=1; fi
+            fi
+        done
     done
 done
 # What no source stands for any more.
-for file in "$out/$name"/*.so; do
+for file in "$out/$name"/*.so "$out/$name"/races/*.so; do
     [ -e "$file" ] || continue
     case " ${kept[*]} " in *" ${file##*/} "*) ;; *) rm -f "$file" ;; esac
 done

@@ -50,6 +50,7 @@ const std::vector<const Source *> &sources() {
             folder = here.dli_fname;
             folder = folder.substr(0, folder.find_last_of('/') + 1) + "kernels";
         }
+        if (settings().races) folder += "/races";
         std::vector<std::string> files;
         if (DIR *dir = opendir(folder.c_str())) {
             while (dirent *entry = readdir(dir)) {

@@ -22,6 +22,7 @@ struct Settings {
     bool leaks = false;           // EMULATED_CUDA_LEAKS=1
     bool trace = false;           // EMULATED_CUDA_TRACE=1
     bool profile = false;         // EMULATED_CUDA_PROFILE=1
+    bool races = false;           // EMULATED_CUDA_RACES=1
     bool fault_is_error = false;  // EMULATED_CUDA_FAULT=error
     std::string kernels;          // EMULATED_CUDA_KERNELS=FOLDER
     int devices = 1;              // EMULATED_CUDA_DEVICES
@@ -74,6 +75,18 @@ std::string describe(const void *address);
 bool find(const void *address, void **base, size_t *bytes);
 } // namespace memory
 
+// Checks of kernels compiled for it (EMULATED_CUDA_RACES=1): which accesses no barrier orders.
+namespace races {
+void begin_launch(const Launch &launch);
+void begin_block(Worker &worker);
+void block_barrier();
+void warp_barrier(unsigned warp, unsigned mask, bool whole);
+} // namespace races
+
+// Where in the source an address of code is, as addr2line says.
+std::string place(void *pc);
+
+// The shared memory of the block that a worker runs.
 struct SharedMemory {
     char *fixed;
     size_t fixed_bytes;

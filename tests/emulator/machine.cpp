@@ -97,6 +97,23 @@ struct Worker {
 
 const SharedMemory &shared_memory(const Worker &worker) { return worker.shared; }
 
+std::string place(void *pc) {
+    Dl_info info;
+    if (!dladdr(pc, &info) || !info.dli_fname) return "?";
+    char command[700], line[400];
+    snprintf(command, sizeof command, "addr2line -s -e '%s' %#lx 2>/dev/null", info.dli_fname,
+             static_cast<unsigned long>(static_cast<char *>(pc) - static_cast<char *>(info.dli_fbase)));
+    std::string found = info.dli_sname ? info.dli_sname : info.dli_fname;
+    if (FILE *pipe = popen(command, "r")) {
+        if (fgets(line, sizeof line, pipe) && line[0] != '?') {
+            line[strcspn(line, "\n ")] = 0;
+            found = line;
+        }
+        pclose(pipe);
+    }
+    return found;
+}
+
 namespace {
 
 const char *name(WarpOp op) {
@@ -146,24 +163,6 @@ void fail(const char *format, ...) {
     report(text);
     if (settings().fault_is_error && emulated_current) abandon();
     abort();
-}
-
-// Where in the source an address of code is, as addr2line says.
-std::string place(void *pc) {
-    Dl_info info;
-    if (!dladdr(pc, &info) || !info.dli_fname) return "?";
-    char command[700], line[400];
-    snprintf(command, sizeof command, "addr2line -s -e '%s' %#lx 2>/dev/null", info.dli_fname,
-             static_cast<unsigned long>(static_cast<char *>(pc) - static_cast<char *>(info.dli_fbase)));
-    std::string found = info.dli_sname ? info.dli_sname : info.dli_fname;
-    if (FILE *pipe = popen(command, "r")) {
-        if (fgets(line, sizeof line, pipe) && line[0] != '?') {
-            line[strcspn(line, "\n")] = 0;
-            found = line;
-        }
-        pclose(pipe);
-    }
-    return found;
 }
 
 struct sigaction old_actions[65];
@@ -318,6 +317,7 @@ void Worker::resolve() {
             warps[w].at_barrier = 0;
             if (warps[w].runnable) runnable_warps |= 1u << w;
         }
+        if (settings().races) races::block_barrier();
         return;
     }
     for (unsigned w = 0; w < warp_count; w++) {
@@ -429,6 +429,7 @@ void Worker::run_block(const Launch &launch, uint3 index) {
         shared.dynamic = dynamic_end - (launch.dynamic_shared + 15) / 16 * 16;
         memset(shared.dynamic, 0xff, launch.dynamic_shared);
     }
+    if (settings().races) races::begin_block(*this);
     go(next(), &main);
     emulated_current = nullptr;
     if (failed) {
@@ -499,6 +500,7 @@ Pool &pool() {
 int run(const Launch &launch) {
     uint64_t blocks = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
     uint64_t threads = blocks * launch.block.x * launch.block.y * launch.block.z;
+    if (settings().races) races::begin_launch(launch);
     std::atomic<uint64_t> taken{0};
     std::atomic<bool> failed{false};
     pool().run(blocks < 2 || threads < 2048 ? 1 : settings().threads, [&](Worker &worker) {
@@ -614,6 +616,7 @@ uint64_t emulated_warp(WarpOp op, unsigned mask, uint64_t value, int argument, i
     warp.arrived &= ~mask;
     warp.runnable |= mask;
     worker.runnable_warps |= 1u << number;
+    if (op == WarpOp::sync && settings().races) races::warp_barrier(number, mask, mask == warp.exists);
     return warp.lanes[lane].result;
 }
 

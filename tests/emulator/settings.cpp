@@ -55,6 +55,8 @@ static Settings read() {
     s.leaks = number("EMULATED_CUDA_LEAKS", 0) != 0;
     s.trace = number("EMULATED_CUDA_TRACE", 0) != 0;
     s.profile = number("EMULATED_CUDA_PROFILE", 0) != 0;
+    s.races = number("EMULATED_CUDA_RACES", 0) != 0;
+    if (s.races) s.threads = 1; // what is kept of each access has no lock
     s.fault_is_error = text("EMULATED_CUDA_FAULT") == "error";
     s.kernels = text("EMULATED_CUDA_KERNELS");
     s.devices = static_cast<int>(number("EMULATED_CUDA_DEVICES", 1));

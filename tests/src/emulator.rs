@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The emulated driver with the kernels of one folder.
+/// The emulated driver with the kernels of one folder, compiled for its check of races as well.
 #[derive(Debug)]
 pub struct Emulator {
     /// Holds `libcuda.so.1` and `libcublas.so.13`.
@@ -20,7 +20,7 @@ impl Emulator {
     pub fn build(name: &str, sources: &str) -> Self {
         let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         let output = Command::new(root.join("tests/emulator/build.sh"))
-            .args(["--kernels", name])
+            .args(["--races", "--kernels", name])
             .arg(root.join(sources))
             .output()
             .expect("bash runs the script");

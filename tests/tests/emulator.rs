@@ -35,7 +35,11 @@ fn passes_in_any_order(name: &str) {
 
 /// Ends the process, and says all of this about it.
 fn is_found(name: &str, words: &[&str]) {
-    let said = case(name, &[]);
+    is_found_with(name, &[], words);
+}
+
+fn is_found_with(name: &str, environment: &[(&str, &str)], words: &[&str]) {
+    let said = case(name, environment);
     assert!(!said.ok, "{name} went unnoticed: {}", said.out);
     for word in words {
         assert!(said.err.contains(word), "{name}: {word:?} is missing in {}", said.err);
@@ -92,6 +96,27 @@ fn a_missing_barrier_changes_the_result_with_the_order() {
         let results = results(name);
         assert_ne!(results[0], results[1], "{name}");
         assert_ne!(results[0], results[2], "{name}");
+    }
+}
+
+#[test]
+fn accesses_that_no_barrier_orders_are_named() {
+    let shared = ["with no barrier between", "of static shared memory"];
+    let found = |name, words: &[&str]| {
+        for order in ["forward", "reverse", "random:3"] {
+            is_found_with(name, &[("EMULATED_CUDA_RACES", "1"), ("EMULATED_CUDA_ORDER", order)], words);
+        }
+    };
+    found("no_second_barrier", &shared);
+    found("shuffle_is_no_barrier", &shared);
+    found("bytes_collide", &shared);
+    found("blocks_collide", &["writes, at faulty.cu:", "what another block of this launch wrote, at faulty.cu:"]);
+    found("blocks_peek", &["another block of this launch"]);
+    found("no_barrier", &["kernel no_barrier"]);
+    found("unwritten", &["thread (7,0,0)", "reads shared memory that its block has not written"]);
+    for (name, order) in [("plain", "forward"), ("plain", "random:1"), ("graph", "reverse")] {
+        let said = case(name, &[("EMULATED_CUDA_RACES", "1"), ("EMULATED_CUDA_ORDER", order)]);
+        assert!(said.ok, "a race where there is none: {}{}", said.out, said.err);
     }
 }
 

@@ -69,3 +69,24 @@ extern "C" __global__ void unwritten(float *out) {
     __syncthreads();
     out[threadIdx.x] = line[threadIdx.x];
 }
+
+// Shuffles order no memory: the barrier of the warp is missing.
+extern "C" __global__ void shuffle_is_no_barrier(float *out) {
+    __shared__ float line[32];
+    line[threadIdx.x] = 1;
+    float one = __shfl_sync(0xffffffffu, 1.0f, 0);
+    out[threadIdx.x] = one + line[31 - threadIdx.x];
+}
+
+// As above, for blocks: what one writes another reads.
+extern "C" __global__ void blocks_peek(float *out) {
+    if (threadIdx.x == 0) out[blockIdx.x] = out[(blockIdx.x + 1) % gridDim.x] + 1;
+}
+
+// Bytes beside each other have an owner each; the last is written by two.
+extern "C" __global__ void bytes_collide(float *out) {
+    __shared__ unsigned char line[32];
+    line[threadIdx.x == 31 ? 30 : threadIdx.x] = 1;
+    __syncthreads();
+    if (threadIdx.x < 30) out[threadIdx.x] = line[threadIdx.x];
+}

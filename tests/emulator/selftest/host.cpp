@@ -193,6 +193,16 @@ void plain() {
         EXPECT(got[4 * i] == x[2 * i] && got[4 * i + 1] == x[2 * i + 1] && got[4 * i + 3] == static_cast<float>(positive));
     }
 
+    Buffer<int> exchanged(128);
+    CHECK(cuMemsetD32Async(words.data, 0, 4, stream));
+    CHECK(launch("exchanges", 2, 64, 0, exchanged.data, words.data));
+    EXPECT(words.read()[0] == 2);
+    std::vector<int> e = exchanged.read();
+    for (int i = 0; i < 128; i++) {
+        int t = i % 64, from = t / 16 * 16 + (15 - t % 16), warp = from / 32 * 32; // whose value of the first exchange
+        EXPECT(e[static_cast<size_t>(i)] == (warp + 31 - from % 32) + (warp + (from + 1) % 32));
+    }
+
     std::vector<int> ones(64, 1);
     Buffer<int> in(ones), prefix(64);
     CHECK(launch("segments", 1, 64, 0, in.data, prefix.data));
@@ -414,7 +424,7 @@ void faulty(const std::string &kernel) {
     else if (kernel == "reads_behind") result = launch(k, 1, 64, 0, in.data, out.data, 1);
     else if (kernel == "index_outside") result = launch(k, 1, 8, 0, out.data, 1);
     else if (kernel == "misaligned") result = launch(k, 1, 1, 0, in.data, out.data);
-    else if (kernel == "blocks_collide") result = launch(k, 64, 64, 0, out.data);
+    else if (kernel == "blocks_collide" || kernel == "blocks_peek") result = launch(k, 64, 64, 0, out.data);
     else result = launch(k, 1, kernel == "no_second_barrier" ? 64 : 32, 0, out.data);
     if (result) {
         printf("%s, then %s\n", name(result), name(cuStreamSynchronize(stream)));

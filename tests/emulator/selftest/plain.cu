@@ -68,3 +68,20 @@ extern "C" __global__ void segments(const int *in, int *out) {
     }
     out[threadIdx.x] = value;
 }
+
+// Exchanges within a warp and within halves of it through shared memory, byte by byte too; blocks share an atomic counter.
+extern "C" __global__ void exchanges(int *out, unsigned *counter) {
+    __shared__ int line[64];
+    __shared__ unsigned char bytes[64];
+    int i = threadIdx.x, warp = i / 32 * 32, half = i / 16 * 16;
+    unsigned lanes = 0xffffu << (half - warp);
+    line[i] = i;
+    bytes[i] = static_cast<unsigned char>(i);
+    __syncwarp();
+    int other = line[warp + (31 - i % 32)] + bytes[warp + (i + 1) % 32];
+    __syncwarp();
+    line[i] = other;
+    __syncwarp(lanes);
+    out[blockIdx.x * 64 + i] = line[half + (15 - i % 16)];
+    if (i == 0) atomicAdd(counter, 1u);
+}
