@@ -6,6 +6,8 @@
 //! threads.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 pub use cpu::{CpuEngine, Isa};
 
