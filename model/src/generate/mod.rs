@@ -15,6 +15,8 @@ mod traffic;
 
 pub use arrivals::{Arrivals, ArrivalsError, Flows, HELD_PACKETS_MAX, Timeline, TimelineCounters, TimelinePacket};
 pub use decoder::{Decoder, Draws, HostDecoder};
+#[cfg(feature = "cuda")]
+pub(crate) use decoder::{PromptCache, check_keep};
 pub use generator::{
     End, GenerateError, GenerateOptions, GeneratedFlow, Generator, GeneratorCounters, Request, Requests,
 };

@@ -193,6 +193,14 @@ impl DeviceState {
         self.ssm.part(layer * len, len)
     }
 
+    /// Copies streams of `from` to this one's: the i-th from slot `places[i]` to slot `places[n + i]`, n being half of `places`.
+    pub(super) fn take_streams(&self, gpu: &Gpu, c: &MambaConfig, from: &DeviceState, places: Span) {
+        let moved = [(from.conv.span(), self.conv.span()), (from.ssm.span(), self.ssm.span())];
+        for (source, target) in moved {
+            gpu.move_streams(source, target, places, c.n_layer, (from.b, self.b));
+        }
+    }
+
     /// Writes a state of the host, whose scans are laid out (d_state, d_inner).
     pub(super) fn write(&self, gpu: &Gpu, c: &MambaConfig, state: &crate::mamba::State) {
         assert_eq!(state.b, self.b, "rows of the state");

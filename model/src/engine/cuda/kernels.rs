@@ -43,6 +43,8 @@ macro_rules! args {
     ($($arg:expr),* $(,)?) => { &[$(Arg::from($arg)),*] };
 }
 
+mod decoding;
+
 /// Rows, tokens and channels of a convolution or a scan.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {

@@ -11,10 +11,12 @@
 //! | `weights`, `batch`, `buffers` | what lies in device memory |
 //! | `forward`, `backward` | the passes |
 //! | `learner` | gradients and AdamW on the device |
+//! | `decoder` | the streams of a generator on the device |
 
 mod backward;
 mod batch;
 mod buffers;
+mod decoder;
 mod forward;
 #[allow(unsafe_code)]
 mod gpu;
@@ -38,6 +40,7 @@ use buffers::{Buffers, DeviceState};
 use gpu::{Buffer, Gpu, Number};
 use weights::Weights;
 
+pub use decoder::CudaDecoder;
 pub use gpu::{CudaError, DeviceInfo, devices};
 pub use learner::CudaLearner;
 
