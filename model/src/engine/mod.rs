@@ -9,7 +9,7 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 
-pub use cpu::{CpuEngine, Isa};
+pub use cpu::{CpuDecoder, CpuEngine, Isa};
 
 /// How the weights of matrix products are held, and multiplied. Sums, norms, scans and master weights are f32 in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]

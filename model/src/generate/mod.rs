@@ -5,7 +5,7 @@
 //! in, packets out. Same checkpoint and seed give the same packets, whatever the number of streams.
 
 mod arrivals;
-mod decoder;
+pub(crate) mod decoder;
 mod generator;
 mod labels;
 mod options;

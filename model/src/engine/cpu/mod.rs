@@ -2,6 +2,7 @@
 
 mod backward;
 mod buffers;
+mod decoder;
 mod forward;
 #[allow(unsafe_code)]
 pub mod kernels;
@@ -17,6 +18,7 @@ use crate::mamba::{Batch, Loss, Mamba, MambaConfig, Params, State};
 use buffers::Buffers;
 use weights::Weights;
 
+pub use decoder::CpuDecoder;
 pub use kernels::Isa;
 
 /// Why a configuration cannot run on this engine.
@@ -59,13 +61,7 @@ impl CpuEngine {
     /// When this CPU does not have it.
     pub fn with_isa(params: Params, isa: Isa) -> Result<Self, UnsupportedConfig> {
         assert!(isa.is_supported(), "{isa:?} on a CPU without it");
-        let config = params.config();
-        if ![4, 8, 16, 32, 64].contains(&config.d_state) {
-            return Err(UnsupportedConfig::DState(config.d_state));
-        }
-        if ![2, 3, 4].contains(&config.d_conv) {
-            return Err(UnsupportedConfig::DConv(config.d_conv));
-        }
+        check_config(params.config())?;
         Ok(Self { isa, weights: Weights::new(params), training: None, inference: None, step: Vec::new() })
     }
 
@@ -151,6 +147,17 @@ impl Mamba for CpuEngine {
             forward::head(isa, weights, packed, &buffers.normed, logits);
         });
     }
+}
+
+/// Whether there are kernels for this configuration.
+fn check_config(config: &MambaConfig) -> Result<(), UnsupportedConfig> {
+    if ![4, 8, 16, 32, 64].contains(&config.d_state) {
+        return Err(UnsupportedConfig::DState(config.d_state));
+    }
+    if ![2, 3, 4].contains(&config.d_conv) {
+        return Err(UnsupportedConfig::DConv(config.d_conv));
+    }
+    Ok(())
 }
 
 fn row_length(tokens: usize, b: usize) -> usize {

@@ -5,6 +5,7 @@
 //! before it touches memory.
 
 mod conv;
+pub mod decode;
 mod head;
 mod lanes;
 mod matmul;

@@ -1,0 +1,308 @@
+//! Products whose inputs are narrowed too: 8-bit weights by 16-bit inputs, and bf16 by bf16 where the CPU multiplies those.
+//!
+//! Inputs of 16 bits in place of the usual 8 cost nothing where a step waits for its weights, and keep the outliers that the output of
+//! a scan has. A row's factor is chosen at run time so that no sum of 32 bits can overflow: the sums are exact, so
+//! every instruction set has the same results.
+
+use std::ops::Range;
+
+use super::super::lanes::{Isa, isa_kernel};
+use super::lines::{SharedLines, TILE, tiles};
+use super::panels::{Panels, to_bf16};
+use super::product::{HALF, Input, Output};
+use super::wide::Wide;
+use crate::engine::Precision;
+
+/// Rows made narrow: scratch of one thread.
+#[derive(Debug, Default)]
+pub(super) struct Narrow {
+    /// (tiles, rows, 16): whole numbers, or bf16.
+    values: Vec<[i16; TILE]>,
+    /// What a row's whole numbers are to be multiplied with.
+    factors: Vec<f32>,
+}
+
+/// Whether the kernel for weights of `precision` reads narrow inputs.
+pub(super) fn is_needed(isa: Isa, precision: Precision) -> bool {
+    match precision {
+        Precision::F32 => false,
+        Precision::Bf16 => isa == Isa::Avx512 && has_dpbf16(),
+        Precision::Int8 => true,
+    }
+}
+
+/// Whether bf16 can be multiplied as they are.
+pub(super) fn has_dpbf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// Whether AVX-512 multiplies 16-bit whole numbers and adds in one go; without it the AVX2 kernel does.
+pub(super) fn has_vnni() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bw");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// The largest input, so that `inputs` products with 8-bit weights stay within 32 bits.
+fn largest_input(inputs: usize) -> f32 {
+    (i32::MAX as usize / (127 * inputs.max(1))).min(i16::MAX as usize) as f32
+}
+
+impl Narrow {
+    /// Room for `rows` rows of `width`.
+    pub(super) fn new(rows: usize, width: usize) -> Self {
+        Self { values: vec![[0; TILE]; rows * tiles(width)], factors: vec![0.0; rows] }
+    }
+
+    /// Makes `rows` rows of `width` numbers narrow, as weights of `precision` need it.
+    ///
+    /// # Safety
+    /// The CPU has `isa`, the rows are there, in tiles `stride` lines apart from line `first` on, and nobody writes them.
+    pub(super) unsafe fn fill(
+        &mut self,
+        isa: Isa,
+        precision: Precision,
+        lines: SharedLines,
+        (first, stride): (usize, usize),
+        (rows, width): (usize, usize),
+    ) {
+        if !is_needed(isa, precision) {
+            return;
+        }
+        assert!(rows <= self.factors.len() && rows * tiles(width) <= self.values.len(), "room for {rows} x {width}");
+        // SAFETY: handed on; the room was checked.
+        unsafe {
+            if precision == Precision::Int8 {
+                fill(isa, self, lines, (first, stride), (rows, width));
+            } else {
+                for tile in 0..tiles(width) {
+                    for row in 0..rows {
+                        let from = lines.at(first + tile * stride + row);
+                        for (i, to) in self.values[tile * rows + row].iter_mut().enumerate() {
+                            *to = to_bf16(*from.add(i)) as i16;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+isa_kernel! {
+    fn fill(narrow: &mut Narrow, lines: SharedLines, at: (usize, usize), size: (usize, usize)) = fill_body
+}
+
+/// # Safety
+/// As [`Narrow::fill`]; there is room.
+#[inline(always)]
+unsafe fn fill_body<V: Wide>(
+    narrow: &mut Narrow,
+    lines: SharedLines,
+    (first, stride): (usize, usize),
+    (rows, width): (usize, usize),
+) {
+    let limit = largest_input(width);
+    for row in 0..rows {
+        // SAFETY: the tiles of this row.
+        unsafe {
+            let (mut largest, mut poison) = (V::splat(0.0), V::splat(0.0));
+            for tile in 0..tiles(width) {
+                let from = lines.at(first + tile * stride + row);
+                for i in (0..TILE.min(width - tile * TILE).next_multiple_of(V::N)).step_by(V::N) {
+                    let x = V::load(from.add(i));
+                    largest = x.abs().max(largest);
+                    // NaN where a number is none, so that the results are none either.
+                    poison = x.mul_add(V::splat(0.0), poison);
+                }
+            }
+            let factor = largest.largest() / limit;
+            let inverse = if factor > 0.0 { 1.0 / factor } else { 0.0 };
+            narrow.factors[row] = factor + poison.sum();
+            for tile in 0..tiles(width) {
+                let to = narrow.values[tile * rows + row].as_mut_ptr();
+                V::narrow_line(lines.at(first + tile * stride + row), inverse, to);
+            }
+        }
+    }
+}
+
+/// As [`super::product::product`], from narrow inputs.
+///
+/// # Safety
+/// As there, and the input's `narrow` was filled from it.
+pub(super) unsafe fn product(isa: Isa, panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) {
+    // SAFETY: handed on; the features were looked for.
+    unsafe {
+        match (panels.precision, isa) {
+            #[cfg(target_arch = "x86_64")]
+            (Precision::Bf16, _) => avx512::product_bf16(panels, input, halves, output),
+            #[cfg(target_arch = "x86_64")]
+            (_, Isa::Avx512) if has_vnni() => avx512::product_int8(panels, input, halves, output),
+            #[cfg(target_arch = "x86_64")]
+            (_, Isa::Avx512) => int8(Isa::Avx2, panels, input, halves, output),
+            _ => int8(isa, panels, input, halves, output),
+        }
+    }
+}
+
+isa_kernel! {
+    fn int8(panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) = int8_body
+}
+
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+unsafe fn int8_body<V: Wide>(panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) {
+    let (mut col, end) = (halves.start * HALF / V::N, halves.end * HALF / V::N);
+    let wide = if input.rows == 1 && V::N > 1 { 4 } else { 1 };
+    while col < end {
+        let count = if end - col >= wide { wide } else { 1 };
+        let mut row = 0;
+        while row < input.rows {
+            let left = input.rows - row;
+            // SAFETY: these rows and registers of outputs exist.
+            let done = unsafe {
+                match (left, count) {
+                    (1, 4) => int8_tile::<V, 1, 4>(panels, input, row, col, output),
+                    (_, 4) => unreachable!("several registers for one row only"),
+                    (8.., _) if V::N > 1 => int8_tile::<V, 8, 1>(panels, input, row, col, output),
+                    (4.., _) if V::N > 1 => int8_tile::<V, 4, 1>(panels, input, row, col, output),
+                    (2.., _) if V::N > 1 => int8_tile::<V, 2, 1>(panels, input, row, col, output),
+                    _ => int8_tile::<V, 1, 1>(panels, input, row, col, output),
+                }
+            };
+            row += done;
+        }
+        col += count;
+    }
+}
+
+/// R rows from `row` times P registers of outputs from `col`; returns R.
+///
+/// # Safety
+/// They exist.
+#[inline(always)]
+unsafe fn int8_tile<V: Wide, const R: usize, const P: usize>(
+    panels: &Panels,
+    input: &Input<'_>,
+    row: usize,
+    col: usize,
+    output: &Output,
+) -> usize {
+    // SAFETY: a panel has `panel_lines` lines, the narrow input a line of every row in every tile.
+    unsafe {
+        let panel_bytes = panels.panel_lines() * 64;
+        let weights = panels.lines.as_ptr().cast::<i8>();
+        let w: [*const i8; P] = std::array::from_fn(|p| {
+            let output = (col + p) * V::N;
+            weights.add(output / TILE * panel_bytes + output % TILE * 4)
+        });
+        let mut sums = [[V::no_sum(); P]; R];
+        let mut at = 0;
+        let inputs = panels.inputs.next_multiple_of(4);
+        for tile in 0..inputs.div_ceil(TILE) {
+            let x = input.narrow.values.as_ptr().add(tile * input.rows + row).cast::<i16>();
+            for quad in 0..(inputs - tile * TILE).min(TILE) / 4 {
+                let x = x.add(4 * quad);
+                for p in 0..P {
+                    let (outer, inner) = V::load_quads(w[p].add(at));
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let sum = V::multiply_pairs(sums[p], outer, x.add(r * TILE));
+                        sums[p] = V::multiply_pairs(sum, inner, x.add(r * TILE + 2));
+                    }
+                }
+                at += 64;
+            }
+        }
+        for (r, sums) in sums.into_iter().enumerate() {
+            let factor = V::splat(input.narrow.factors[row + r]);
+            for (p, sum) in sums.into_iter().enumerate() {
+                let column = (col + p) * V::N;
+                let scale = V::load(panels.scales.as_ptr().cast::<f32>().add(column));
+                let to = output.lines.at(output.first + column / TILE * output.stride + row + r).add(column % TILE);
+                let value = V::from_sum(sum).mul(scale.mul(factor));
+                let value = if output.accumulate { V::load(to).add(value) } else { value };
+                value.store(to);
+            }
+        }
+    }
+    R
+}
+
+/// The kernels that need more of AVX-512 than F and DQ.
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::*;
+
+    /// # Safety
+    /// As [`super::product`], on a CPU with these features.
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vnni,fma,avx2")]
+    pub(super) unsafe fn product_int8(panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) {
+        // SAFETY: handed on.
+        unsafe { int8_body::<__m512>(panels, input, halves, output) }
+    }
+
+    /// # Safety
+    /// As [`super::product`], on a CPU with these features.
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512bf16,fma,avx2")]
+    pub(super) unsafe fn product_bf16(panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) {
+        for panel in halves.start / 2..halves.end.div_ceil(2) {
+            let mut row = 0;
+            while row < input.rows {
+                // SAFETY: these rows and this panel exist.
+                row += unsafe {
+                    match input.rows - row {
+                        12.. => bf16_tile::<12>(panels, input, row, panel, output),
+                        6.. => bf16_tile::<6>(panels, input, row, panel, output),
+                        3.. => bf16_tile::<3>(panels, input, row, panel, output),
+                        _ => bf16_tile::<1>(panels, input, row, panel, output),
+                    }
+                };
+            }
+        }
+    }
+
+    /// R rows from `row` times a panel. Even and odd pairs of inputs have sums of their own, so that one row is not all waiting.
+    ///
+    /// # Safety
+    /// They exist.
+    #[inline(always)]
+    unsafe fn bf16_tile<const R: usize>(
+        panels: &Panels,
+        input: &Input<'_>,
+        row: usize,
+        panel: usize,
+        output: &Output,
+    ) -> usize {
+        // SAFETY: as in `int8_tile`.
+        unsafe {
+            let mut w = panels.lines.as_ptr().add(panel * panels.panel_lines()).cast::<__m512i>();
+            let mut sums = [[_mm512_setzero_ps(); 2]; R];
+            let inputs = panels.inputs.next_multiple_of(4);
+            for tile in 0..inputs.div_ceil(TILE) {
+                let x = input.narrow.values.as_ptr().add(tile * input.rows + row).cast::<i32>();
+                for pair in 0..(inputs - tile * TILE).min(TILE) / 2 {
+                    let weights: __m512bh = std::mem::transmute(_mm512_load_si512(w));
+                    w = w.add(1);
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let x = _mm512_set1_epi32(x.add(r * TILE / 2 + pair).read_unaligned());
+                        sums[pair % 2] = _mm512_dpbf16_ps(sums[pair % 2], std::mem::transmute::<__m512i, __m512bh>(x), weights);
+                    }
+                }
+            }
+            for (r, sums) in sums.into_iter().enumerate() {
+                let to = output.lines.at(output.first + panel * output.stride + row + r);
+                let sum = _mm512_add_ps(sums[0], sums[1]);
+                let sum = if output.accumulate { _mm512_add_ps(_mm512_loadu_ps(to), sum) } else { sum };
+                _mm512_storeu_ps(to, sum);
+            }
+        }
+        R
+    }
+}
