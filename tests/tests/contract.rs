@@ -78,6 +78,15 @@ fn bench_prints_one_json_object() {
         let report = json(&succeed(&args));
         assert!(report["tokens_per_s"].as_f64().unwrap() > 0.0, "{report}");
         assert!(report["peak_rss_bytes"].as_u64().unwrap() > 1 << 20, "{report}");
+        if work[0] == "decode" {
+            let number = |key: &str| report[key].as_f64().unwrap();
+            let share = number("tokens_per_s") / number("bound_tokens_per_s");
+            assert!(
+                (number("share_of_bound") - share).abs() < 1e-9 && report["read_gb_per_s"][1].is_number(),
+                "{report}"
+            );
+            assert_eq!(report["device"], "cpu");
+        }
     }
 }
 

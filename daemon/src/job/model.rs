@@ -4,15 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use wiremamba_model::checkpoint::Checkpoint;
 use wiremamba_model::codec::{Codec, CodecSpec, LabelId, from_spec};
 use wiremamba_model::device::Device;
-use wiremamba_model::engine::CpuEngine;
+use wiremamba_model::engine::{CpuDecoder, Precision};
 use wiremamba_model::flow::Session;
-use wiremamba_model::generate::{
-    GenerateOptions, HostDecoder, LabelChoice, Labels, Prompt, Sampling, Traffic, TrafficOptions,
-};
+use wiremamba_model::generate::{GenerateOptions, LabelChoice, Labels, Prompt, Sampling, Traffic, TrafficOptions};
 use wiremamba_model::packet::Timestamp;
 
 use super::corpus::Sample;
@@ -86,9 +84,37 @@ pub struct SamplingArgs {
     /// Where to compute: auto, cpu or cuda:N
     #[arg(long, default_value = "auto")]
     pub device: Device,
+    /// How weights are held: changes speed and memory, and at the edges between tokens what is drawn. Every CPU has all of them
+    #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
+    pub precision: PrecisionArg,
     /// Who the traffic is between.
     #[command(flatten)]
     pub plan: PlanArgs,
+}
+
+/// `--precision`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum PrecisionArg {
+    /// The fastest whose loss of quality cannot be told: bf16 where the CPU multiplies such numbers, f32 elsewhere
+    #[default]
+    Auto,
+    /// 32 bits, as they were trained
+    F32,
+    /// 16 bits: half the memory to read
+    Bf16,
+    /// 8 bits: a quarter, at a small loss of quality (`bench quality` measures it)
+    Int8,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(arg: PrecisionArg) -> Self {
+        match arg {
+            PrecisionArg::Auto => Precision::for_decoding(),
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Bf16 => Precision::Bf16,
+            PrecisionArg::Int8 => Precision::Int8,
+        }
+    }
 }
 
 /// A checkpoint with its codec.
@@ -144,10 +170,12 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
             tokens_max: args.flow_tokens_max,
             packets_max: args.flow_packets_max,
             mask: !args.no_mask,
+            ahead: TrafficOptions::default().generate.ahead,
         },
     };
-    let engine = CpuEngine::new(checkpoint.params)?;
-    Ok(ModelSource::new(Traffic::new(Box::new(HostDecoder::new(Box::new(engine))), codec, options, prompts)?))
+    let decoder = CpuDecoder::new(&checkpoint.params, args.precision.into())?;
+    drop(checkpoint);
+    Ok(ModelSource::new(Traffic::new(Box::new(decoder), codec, options, prompts)?))
 }
 
 /// The codec with its plan changed as `args` say.

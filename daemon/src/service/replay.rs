@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use wiremamba_model::engine::CpuEngine;
+use wiremamba_model::engine::{CpuDecoder, Precision};
 use wiremamba_model::generate::{
-    Arrivals, GenerateOptions, GeneratedFlow, Generator, HELD_PACKETS_MAX, HostDecoder, LabelChoice, Labels, Request,
-    Sampling, Timeline,
+    Arrivals, GenerateOptions, GeneratedFlow, Generator, HELD_PACKETS_MAX, LabelChoice, Labels, Request, Sampling,
+    Timeline,
 };
 use wiremamba_model::packet::{Packet, Timestamp};
 
@@ -326,9 +326,9 @@ impl Generating {
         });
         // Chance belongs to a flow's place in its generator: another seed, or flows would come again.
         let options = GenerateOptions { seed: self.options.seed.wrapping_add(self.count), ..self.options };
-        let made = CpuEngine::new(model.params.as_ref().clone()).map_err(anyhow::Error::from).and_then(|engine| {
-            Ok(Generator::new(Box::new(HostDecoder::new(Box::new(engine))), model.codec, options, Box::new(requests))?)
-        });
+        let made = CpuDecoder::new(&model.params, Precision::for_decoding())
+            .map_err(anyhow::Error::from)
+            .and_then(|decoder| Ok(Generator::new(Box::new(decoder), model.codec, options, Box::new(requests))?));
         match made {
             Ok(generator) => {
                 tracing::info!(model = model.name, "replay: new flows come from");

@@ -27,6 +27,12 @@ impl Precision {
     /// All of them, most exact first.
     pub const ALL: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 
+    /// The fastest for decoding whose loss of quality cannot be told (`wiremamba bench quality` measures it): bf16 where the CPU
+    /// multiplies such numbers, f32 elsewhere. int8 is for those who ask for it.
+    pub fn for_decoding() -> Self {
+        if cpu::kernels::decode::has_bf16_products() { Precision::Bf16 } else { Precision::F32 }
+    }
+
     /// The name as given to `--precision`.
     pub fn name(self) -> &'static str {
         match self {

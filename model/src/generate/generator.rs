@@ -8,6 +8,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::arrivals::HELD_PACKETS_MAX;
 use super::decoder::{Decoder, Draws};
 use super::sampling::{Sampling, unit};
 use crate::codec::{Codec, Grammar, LabelId, Render, Token};
@@ -31,6 +32,9 @@ pub struct GenerateOptions {
     pub packets_max: usize,
     /// Only what the codec's grammar allows is drawn, where it has one. Default true.
     pub mask: bool,
+    /// Flows begun and not taken out, for each stream: a long flow keeps later ones waiting for their turn, and streams idle where no
+    /// more may begin. 2 to 1,024, default 2.
+    pub ahead: usize,
 }
 
 impl Default for GenerateOptions {
@@ -42,6 +46,7 @@ impl Default for GenerateOptions {
             tokens_max: 50_000,
             packets_max: 10_000,
             mask: true,
+            ahead: 2,
         }
     }
 }
@@ -53,6 +58,7 @@ impl GenerateOptions {
         require((1..=65_536).contains(&self.streams), "streams", self.streams, "1 to 65536")?;
         require((0.0..=100.0).contains(&s.temperature), "temperature", s.temperature, "0 to 100")?;
         require(s.top_p > 0.0 && s.top_p <= 1.0, "top_p", s.top_p, "above 0, at most 1")?;
+        require((2..=1024).contains(&self.ahead), "ahead", self.ahead, "2 to 1024")?;
         require(self.tokens_max >= 2, "tokens_max", self.tokens_max, "at least 2")?;
         require(self.packets_max >= 1, "packets_max", self.packets_max, "at least 1")
     }
@@ -154,7 +160,8 @@ pub type Requests = Box<dyn Iterator<Item = Request> + Send>;
 ///
 /// A flow that ends gives its stream to the next request. While more than half of the streams are idle, the batch is made
 /// smaller (idle streams are fed the end token); chance belongs to a flow and not to a stream, and a step of the network
-/// treats each stream by itself, so neither changes what a flow becomes. Memory is bounded: at most 2 * `streams` flows are begun and not yet taken out.
+/// treats each stream by itself, so neither changes what a flow becomes. Memory is bounded: at most `ahead` * `streams`
+/// flows are begun and not yet taken out, and none is begun while more than [`HELD_PACKETS_MAX`] packets wait for that.
 pub struct Generator {
     decoder: Box<dyn Decoder>,
     codec: Arc<dyn Codec>,
@@ -168,6 +175,8 @@ pub struct Generator {
     /// Flows begun and not taken out; the first has the index `delivered`. `None` while it is being decoded.
     window: VecDeque<Option<GeneratedFlow>>,
     delivered: u64,
+    /// Packets in the window.
+    held_packets: usize,
     counters: GeneratorCounters,
 }
 
@@ -225,9 +234,10 @@ impl Generator {
             slots: Vec::new(),
             inputs: Vec::new(),
             drawing: Drawing::default(),
-            window: VecDeque::with_capacity(2 * b),
+            window: VecDeque::new(),
             requests: Some(requests),
             delivered: 0,
+            held_packets: 0,
             counters: GeneratorCounters::default(),
             decoder,
             codec,
@@ -254,6 +264,7 @@ impl Generator {
         if let Some(flow) = first.take() {
             self.window.pop_front();
             self.delivered += 1;
+            self.held_packets -= flow.packets.len();
             return Poll::Ready(Some(flow));
         }
         self.step();
@@ -283,14 +294,14 @@ impl Generator {
     /// Gives every free stream a request, as long as there are requests and the window has room.
     fn admit(&mut self) {
         let active = self.slots.iter().flatten().count();
-        let room = (2 * self.options.streams).saturating_sub(self.window.len());
+        let room = self.room();
         let wanted = if self.requests.is_some() { (active + room).min(self.options.streams) } else { active };
         if wanted > self.slots.len() || wanted <= self.slots.len() / 2 {
             self.resize(wanted.max(1));
         }
         for slot in 0..self.slots.len() {
             // A request that ends at once leaves its stream free for another.
-            while self.slots[slot].is_none() && self.window.len() < 2 * self.options.streams {
+            while self.slots[slot].is_none() && self.room() > 0 {
                 let Some(request) = self.requests.as_mut().and_then(Iterator::next) else {
                     self.requests = None; // an iterator may not be asked again after its end
                     return;
@@ -298,6 +309,15 @@ impl Generator {
                 self.begin(slot, request);
             }
         }
+    }
+
+    /// Flows that may be begun.
+    fn room(&self) -> usize {
+        // Where nothing is under way the first flow in the window is complete, and taken out next.
+        if self.held_packets > HELD_PACKETS_MAX {
+            return 0;
+        }
+        (self.options.ahead * self.options.streams).saturating_sub(self.window.len())
     }
 
     /// Makes the batch one of `streams` streams, which are enough for the flows under way.
@@ -428,6 +448,7 @@ impl Generator {
             End::NoToken => c.no_token_flows += 1,
             End::BadRequest => c.bad_requests += 1,
         }
+        self.held_packets += decoded.packets.len();
         let place = (flow.index - self.delivered) as usize;
         self.window[place] = Some(GeneratedFlow {
             index: flow.index,

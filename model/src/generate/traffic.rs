@@ -32,7 +32,8 @@ pub struct TrafficOptions {
     pub stock: Option<u64>,
     /// Time of the first packet. Default: 1,700,000,000 s after 1970.
     pub start: Timestamp,
-    /// How to generate. Default: 64 streams, seed 1, 10,000 packets and 100,000 tokens of a flow at most.
+    /// How to generate. Default: 64 streams, seed 1, 10,000 packets and 100,000 tokens of a flow at most, 16 flows a stream
+    /// ahead.
     pub generate: GenerateOptions,
 }
 
@@ -47,7 +48,13 @@ impl Default for TrafficOptions {
             pps: None,
             stock: None,
             start: Timestamp::from_parts(1_700_000_000, 0),
-            generate: GenerateOptions { streams: 64, seed: 1, tokens_max: 100_000, ..GenerateOptions::default() },
+            generate: GenerateOptions {
+                streams: 64,
+                seed: 1,
+                tokens_max: 100_000,
+                ahead: 16,
+                ..GenerateOptions::default()
+            },
         }
     }
 }

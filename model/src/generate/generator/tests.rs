@@ -36,6 +36,7 @@ const OPTIONS: GenerateOptions = GenerateOptions {
     tokens_max: 400,
     packets_max: 1000,
     mask: true,
+    ahead: 2,
 };
 
 #[test]
@@ -139,6 +140,18 @@ fn at_most_two_flows_a_stream_are_begun() {
         generator.next_flow().unwrap();
         assert!(asked.load(std::sync::atomic::Ordering::Relaxed) - delivered < 8);
         assert!(generator.window.len() < 8);
+    }
+}
+
+#[test]
+fn flows_begun_ahead_are_the_same_flows() {
+    let ahead = GenerateOptions { ahead: 20, ..OPTIONS };
+    assert_eq!(all(generator(OPTIONS, requests(60))), all(generator(ahead, requests(60))));
+    let mut far = generator(ahead, requests(u64::MAX));
+    for _ in 0..200 {
+        far.next_flow().unwrap();
+        assert!(far.window.len() <= 80);
+        assert_eq!(far.held_packets, far.window.iter().flatten().map(|flow| flow.packets.len()).sum::<usize>());
     }
 }
 

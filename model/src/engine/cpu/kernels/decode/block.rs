@@ -5,8 +5,9 @@
 
 use std::ops::Range;
 
-use super::super::lanes::{Lanes, exp2, isa_kernel, sigmoid, softplus};
+use super::super::lanes::{Lanes, isa_kernel, sigmoid, softplus};
 use super::lines::{Line, SharedLines, TILE, tiles};
+use super::wide::{Wide, exp2_falling};
 
 /// Whose state a row has, and where it lies: (tiles, slots, lines a slot).
 #[derive(Clone, Copy)]
@@ -144,7 +145,7 @@ isa_kernel! { pub(super) fn scan<const S: usize>(args: &Scan<'_>, tiles: Range<u
 /// # Safety
 /// Everything has room for these tiles and the rows; nobody else uses them, nor writes `x_dbl`.
 #[inline(always)]
-unsafe fn scan_body<V: Lanes, const S: usize>(args: &Scan<'_>, tiles: Range<usize>) {
+unsafe fn scan_body<V: Wide, const S: usize>(args: &Scan<'_>, tiles: Range<usize>) {
     for tile in tiles {
         for row in 0..args.rows {
             // SAFETY: lines of this tile and row; B and C of this row.
@@ -165,7 +166,7 @@ unsafe fn scan_body<V: Lanes, const S: usize>(args: &Scan<'_>, tiles: Range<usiz
                     let mut sums = [V::splat(0.0); 4];
                     for n in 0..S {
                         let h_at = state.add(n * TILE + i);
-                        let da = exp2(dt.mul(V::load(a2.add(n * TILE + i))));
+                        let da = exp2_falling(dt.mul(V::load(a2.add(n * TILE + i))));
                         let h = V::load(h_at).mul_add(da, dtx.mul(V::splat(b_in[n])));
                         h.store(h_at);
                         sums[n % 4] = h.mul_add(V::splat(c_out[n]), sums[n % 4]);

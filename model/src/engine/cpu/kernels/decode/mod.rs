@@ -6,6 +6,7 @@ mod narrow;
 mod network;
 mod panels;
 mod pick;
+mod probe;
 mod product;
 mod step;
 mod team;
@@ -13,6 +14,7 @@ mod team;
 mod tests;
 mod wide;
 
+pub use narrow::has_bf16_products;
 pub use network::Network;
-pub use panels::Panels;
+pub use probe::read_all;
 pub use step::{Buffers, Streams};

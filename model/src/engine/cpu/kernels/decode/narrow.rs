@@ -26,13 +26,13 @@ pub(super) struct Narrow {
 pub(super) fn is_needed(isa: Isa, precision: Precision) -> bool {
     match precision {
         Precision::F32 => false,
-        Precision::Bf16 => isa == Isa::Avx512 && has_dpbf16(),
+        Precision::Bf16 => isa == Isa::Avx512 && has_bf16_products(),
         Precision::Int8 => true,
     }
 }
 
-/// Whether bf16 can be multiplied as they are.
-pub(super) fn has_dpbf16() -> bool {
+/// Whether this CPU multiplies bf16 as they are; elsewhere they become f32 first.
+pub fn has_bf16_products() -> bool {
     #[cfg(target_arch = "x86_64")]
     return is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw");
     #[cfg(not(target_arch = "x86_64"))]
@@ -292,7 +292,8 @@ mod avx512 {
                     w = w.add(1);
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let x = _mm512_set1_epi32(x.add(r * TILE / 2 + pair).read_unaligned());
-                        sums[pair % 2] = _mm512_dpbf16_ps(sums[pair % 2], std::mem::transmute::<__m512i, __m512bh>(x), weights);
+                        sums[pair % 2] =
+                            _mm512_dpbf16_ps(sums[pair % 2], std::mem::transmute::<__m512i, __m512bh>(x), weights);
                     }
                 }
             }

@@ -90,8 +90,7 @@ impl Network {
         let block = |b: &Block| {
             let panels = [&b.in_x, &b.in_z, &b.x_proj, &b.dt_proj, &b.out_proj];
             let vectors = [&b.norm, &b.conv_weight, &b.conv_bias, &b.dt_bias, &b.a2, &b.d];
-            panels.map(Panels::bytes).iter().sum::<usize>()
-                + vectors.map(|v| size_of_val(&v[..])).iter().sum::<usize>()
+            panels.map(Panels::bytes).iter().sum::<usize>() + vectors.map(|v| size_of_val(&v[..])).iter().sum::<usize>()
         };
         self.blocks.iter().map(block).sum::<usize>() + self.head.bytes()
     }

@@ -15,7 +15,7 @@ use crate::engine::Precision;
 
 /// A (outputs, inputs) matrix in panels.
 #[derive(Debug, Clone)]
-pub struct Panels {
+pub(super) struct Panels {
     #[cfg(test)]
     pub(super) outputs: usize,
     pub(super) inputs: usize,
@@ -31,7 +31,7 @@ impl Panels {
     ///
     /// # Panics
     /// When the length does not fit.
-    pub fn new(weights: &[f32], outputs: usize, inputs: usize, precision: Precision) -> Self {
+    pub(super) fn new(weights: &[f32], outputs: usize, inputs: usize, precision: Precision) -> Self {
         assert_eq!(weights.len(), outputs * inputs, "weights");
         let mut panels = Self {
             #[cfg(test)]
@@ -85,7 +85,7 @@ impl Panels {
     }
 
     /// Bytes that a step reads.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         size_of_val(&self.lines[..]) + size_of_val(&self.scales[..])
     }
 }

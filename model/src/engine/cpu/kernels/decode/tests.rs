@@ -3,10 +3,12 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::super::lanes::exp2;
 use super::lines::{SharedLines, TILE, stride, tiles};
 use super::narrow::Narrow;
+use super::panels::Panels;
 use super::product::{Input, Output, product};
-use super::*;
+use super::wide::exp2_falling;
 use crate::codec::Token;
 use crate::engine::{CpuDecoder, CpuEngine, Isa, Precision};
 use crate::generate::{Decoder, Draws, Picker, Sampling};
@@ -119,6 +121,16 @@ fn int8_takes_the_largest_inputs_without_overflow_and_passes_on_what_is_no_numbe
     }
 }
 
+#[test]
+fn the_short_power_has_the_bits_of_the_long_one() {
+    for i in 0..20_000 {
+        let x = -0.01 * i as f32;
+        // SAFETY: plain arithmetic.
+        let (short, long) = unsafe { (exp2_falling(x), exp2(x)) };
+        assert_eq!(short.to_bits(), long.to_bits(), "2^{x}");
+    }
+}
+
 /// 20 channels: a whole tile and a rest.
 fn odd_config() -> MambaConfig {
     MambaConfig { d_inner: 20, d_model: 12, ..MambaConfig::new(37, 10, 2) }
@@ -217,8 +229,7 @@ fn draws_are_those_of_the_plain_picker() {
             for (index, token) in drawn.iter().enumerate() {
                 let logits = decoder.logits(draws.slots[index]);
                 let mut picker = Picker::new(vocab_size);
-                let plain =
-                    picker.pick(&logits[..vocab_size], &sampling, draws.mask(index), uniforms[index]);
+                let plain = picker.pick(&logits[..vocab_size], &sampling, draws.mask(index), uniforms[index]);
                 differences += usize::from(*token != plain);
             }
         }

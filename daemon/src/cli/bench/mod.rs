@@ -1,4 +1,9 @@
-//! `wiremamba bench`: how fast this machine trains and decodes, beside what its cores can multiply.
+//! `wiremamba bench`: how fast this machine trains, decodes and generates, beside what its memory and its cores can do.
+
+mod decode;
+mod generate;
+mod quality;
+mod roofline;
 
 use std::time::Instant;
 
@@ -6,13 +11,13 @@ use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use wiremamba_model::codec::Token;
-use wiremamba_model::engine::cpu::kernels::{Matrix, matmul};
 use wiremamba_model::engine::{CpuEngine, Isa};
 use wiremamba_model::mamba::{Batch, Mamba, MambaConfig, Params, Preset, State};
 use wiremamba_model::train::{AdamW, AdamWOptions};
 
 use super::model_args::PresetArg;
 use super::{Context, print_json, print_text};
+use roofline::gemm_gflop_per_s;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
@@ -20,7 +25,11 @@ pub(super) enum BenchCommand {
     /// Measure training: forward, backward and AdamW
     Train(TrainBench),
     /// Measure decoding: one token for each of many streams at a time
-    Decode(DecodeBench),
+    Decode(decode::DecodeBench),
+    /// Measure generation: packets from a model, rendered and written
+    Generate(Box<generate::GenerateBench>),
+    /// Measure what each precision of decoding costs in bits per packet
+    Quality(quality::QualityBench),
 }
 
 #[derive(Debug, Args)]
@@ -57,18 +66,6 @@ pub(super) struct TrainBench {
     steps: usize,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct DecodeBench {
-    #[command(flatten)]
-    shared: Shared,
-    /// Streams in one batch
-    #[arg(long, default_value_t = 64)]
-    streams: usize,
-    /// Steps that are measured, after some that are not
-    #[arg(long, default_value_t = 50)]
-    steps: usize,
-}
-
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum IsaArg {
     Avx512,
@@ -101,10 +98,13 @@ struct Report {
 }
 
 pub(super) fn run(command: BenchCommand, _context: &Context) -> Result<()> {
-    let (report, json) = match command {
-        BenchCommand::Train(args) => (train(&args)?, args.shared.json),
-        BenchCommand::Decode(args) => (decode(&args)?, args.shared.json),
+    let args = match command {
+        BenchCommand::Train(args) => args,
+        BenchCommand::Decode(args) => return decode::run(&args),
+        BenchCommand::Generate(args) => return generate::run(&args),
+        BenchCommand::Quality(args) => return quality::run(&args),
     };
+    let (report, json) = (train(&args)?, args.shared.json);
     if json {
         return print_json(&report);
     }
@@ -133,7 +133,8 @@ impl Shared {
         MambaConfig { n_layer: self.layers.unwrap_or(preset.n_layer), ..preset }
     }
 
-    fn engine(&self) -> Result<CpuEngine> {
+    /// The instruction set asked for.
+    fn isa(&self) -> Result<Isa> {
         let isa = match self.isa {
             None => Isa::detect(),
             Some(IsaArg::Avx512) => Isa::Avx512,
@@ -141,7 +142,11 @@ impl Shared {
             Some(IsaArg::Scalar) => Isa::Scalar,
         };
         anyhow::ensure!(isa.is_supported(), "this CPU does not have {isa:?}");
-        Ok(CpuEngine::with_isa(Params::init(&self.config(), 1), isa)?)
+        Ok(isa)
+    }
+
+    fn engine(&self) -> Result<CpuEngine> {
+        Ok(CpuEngine::with_isa(Params::init(&self.config(), 1), self.isa()?)?)
     }
 
     /// The product is measured once the work is done, so that its memory is not in the peak.
@@ -154,10 +159,8 @@ impl Shared {
         b: usize,
         l: usize,
     ) -> Report {
-        let mut seconds = seconds.to_vec();
-        seconds.sort_by(f64::total_cmp);
-        let rate = |s: f64| (b * l) as f64 / s;
-        let tokens_per_s = rate(seconds[seconds.len() / 2]);
+        let steps = seconds.len();
+        let (tokens_per_s, tokens_per_s_range) = spread(seconds.to_vec(), b * l);
         let peak_rss_bytes = peak_rss_bytes();
         Report {
             work,
@@ -168,14 +171,21 @@ impl Shared {
             threads: rayon::current_num_threads(),
             batch: b,
             seq_len: l,
-            steps: seconds.len(),
+            steps,
             tokens_per_s,
-            tokens_per_s_range: [rate(seconds[seconds.len() - 1]), rate(seconds[0])],
+            tokens_per_s_range,
             gflop_per_s: passes * self.config().forward_flops_per_token() * tokens_per_s / 1e9,
             gemm_gflop_per_s: gemm_gflop_per_s(),
             peak_rss_bytes,
         }
     }
+}
+
+/// Tokens a second of steps of `tokens` tokens: of the median one, and of the slowest and the fastest.
+fn spread(mut seconds: Vec<f64>, tokens: usize) -> (f64, [f64; 2]) {
+    seconds.sort_by(f64::total_cmp);
+    let rate = |s: f64| tokens as f64 / s;
+    (rate(seconds[seconds.len() / 2]), [rate(seconds[seconds.len() - 1]), rate(seconds[0])])
 }
 
 fn tokens(count: usize, vocab_size: usize) -> Vec<Token> {
@@ -213,42 +223,6 @@ fn train(args: &TrainBench) -> Result<Report> {
         }
     }
     Ok(args.shared.report("train", &engine, 3.0, &seconds, b, l))
-}
-
-fn decode(args: &DecodeBench) -> Result<Report> {
-    anyhow::ensure!(args.streams > 0 && args.steps > 0, "--streams and --steps begin at 1");
-    let config = args.shared.config();
-    let mut engine = args.shared.engine()?;
-    let mut state = State::new(&config, args.streams);
-    let mut logits = vec![0.0; args.streams * config.vocab_size];
-    let mut next = tokens(args.streams, config.vocab_size);
-    let mut seconds = Vec::new();
-    for step in 0..args.steps + 3 {
-        let start = Instant::now();
-        engine.step(&next, &mut state, &mut logits);
-        for (token, logits) in next.iter_mut().zip(logits.chunks_exact(config.vocab_size)) {
-            let best = (0..config.vocab_size).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
-            *token = Token(best.expect("a vocabulary is not empty") as u32);
-        }
-        if step >= 3 {
-            seconds.push(start.elapsed().as_secs_f64());
-        }
-    }
-    Ok(args.shared.report("decode", &engine, 1.0, &seconds, args.streams, 1))
-}
-
-/// The best of several products of 2048 x 2048 f32 matrices.
-fn gemm_gflop_per_s() -> f64 {
-    const N: usize = 2048;
-    let (a, b) = (vec![1.0f32; N * N], vec![1.0f32; N * N]);
-    let mut c = vec![0.0f32; N * N];
-    let mut best = f64::INFINITY;
-    for _ in 0..5 {
-        let start = Instant::now();
-        matmul(&mut c, N, Matrix::new(&a, N, N), Matrix::new(&b, N, N), false);
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    2.0 * (N * N * N) as f64 / best / 1e9
 }
 
 /// The most memory that this process has held so far.

@@ -1,0 +1,162 @@
+//! `wiremamba bench decode`: one token for each of many streams at a time.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use wiremamba_model::codec::Token;
+use wiremamba_model::engine::CpuDecoder;
+use wiremamba_model::generate::{Decoder, Draws, Sampling};
+use wiremamba_model::mamba::{Params, Preset};
+
+use super::roofline::{gemm_gflop_per_s, read_gb_per_s};
+use super::{Shared, peak_rss_bytes, spread, tokens};
+use crate::cli::{print_json, print_text};
+use crate::job::model::PrecisionArg;
+
+/// Steps before those that are measured.
+const WARM_UP: usize = 3;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DecodeBench {
+    #[command(flatten)]
+    shared: Shared,
+    /// Streams in one batch
+    #[arg(long, default_value_t = 64)]
+    streams: usize,
+    /// How weights are held
+    #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
+    precision: PrecisionArg,
+    /// Steps that are measured, after some that are not
+    #[arg(long, default_value_t = 50)]
+    steps: usize,
+}
+
+/// The measurement.
+#[derive(Debug, Serialize)]
+struct Report {
+    work: &'static str,
+    preset: &'static str,
+    parameters: usize,
+    device: &'static str,
+    isa: String,
+    precision: &'static str,
+    threads: usize,
+    /// Streams.
+    batch: usize,
+    seq_len: usize,
+    steps: usize,
+    /// Median over the steps.
+    tokens_per_s: f64,
+    /// Of the slowest and the fastest step.
+    tokens_per_s_range: [f64; 2],
+    /// Matrix products only.
+    gflop_per_s: f64,
+    /// A 2048 x 2048 x 2048 f32 product by the `gemm` crate, measured in this run.
+    gemm_gflop_per_s: f64,
+    /// Bytes of weights that a step reads.
+    weight_bytes: usize,
+    /// As many bytes read over and over by one thread, and by all, measured in this run.
+    read_gb_per_s: [f64; 2],
+    /// What bounds a step: reading the weights once, or multiplying by them.
+    bound: &'static str,
+    bound_tokens_per_s: f64,
+    share_of_bound: f64,
+    peak_rss_bytes: u64,
+}
+
+pub(super) fn run(args: &DecodeBench) -> Result<()> {
+    let report = measure(args)?;
+    if args.shared.json {
+        return print_json(&report);
+    }
+    let r = &report;
+    print_text(&format!(
+        "decode {}, {} streams, {}, {} threads, {}\n{:>12.0} tokens/s ({:.0} to {:.0}), {:.0} % of {:.0} ({})\n{:>12.1} MB of weights a step; reading: {:.1} GB/s, one thread {:.1}\n{:>12.1} GFLOP/s; f32 product: {:.1}\n{:>12.2} GiB peak\n",
+        r.preset,
+        r.batch,
+        r.precision,
+        r.threads,
+        r.isa,
+        r.tokens_per_s,
+        r.tokens_per_s_range[0],
+        r.tokens_per_s_range[1],
+        100.0 * r.share_of_bound,
+        r.bound_tokens_per_s,
+        r.bound,
+        r.weight_bytes as f64 / 1e6,
+        r.read_gb_per_s[1],
+        r.read_gb_per_s[0],
+        r.gflop_per_s,
+        r.gemm_gflop_per_s,
+        r.peak_rss_bytes as f64 / f64::from(1 << 30),
+    ))
+}
+
+fn measure(args: &DecodeBench) -> Result<Report> {
+    anyhow::ensure!(args.streams > 0 && args.steps > 0, "--streams and --steps begin at 1");
+    let config = args.shared.config();
+    let (isa, precision) = (args.shared.isa()?, args.precision.into());
+    let params = Params::init(&config, 1);
+    let parameters = params.data.len();
+    let mut decoder = CpuDecoder::with_isa(&params, precision, isa)?;
+    drop(params);
+    decoder.resize(&[], args.streams);
+    let mut next = tokens(args.streams, config.vocab_size);
+    let slots: Vec<usize> = (0..args.streams).collect();
+    let draws = Draws {
+        slots: &slots,
+        uniforms: &vec![0.0; args.streams],
+        vocab_size: config.vocab_size,
+        masks: None,
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+    };
+    let (mut drawn, mut seconds) = (Vec::new(), Vec::new());
+    for step in 0..args.steps + WARM_UP {
+        let start = Instant::now();
+        decoder.step(&next);
+        decoder.draw(&draws, &mut drawn);
+        for (next, token) in next.iter_mut().zip(&drawn) {
+            *next = token.unwrap_or(Token(0));
+        }
+        if step >= WARM_UP {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let (median, range) = spread(seconds, args.streams);
+    let peak_rss_bytes = peak_rss_bytes();
+    let weight_bytes = decoder.weight_bytes();
+    drop(decoder);
+    let threads = rayon::current_num_threads();
+    // After the work, so that their memory is not in the peak.
+    let read = [1, threads].map(|threads| read_gb_per_s(isa, weight_bytes, threads));
+    let gemm = gemm_gflop_per_s();
+    let flops = config.forward_flops_per_token();
+    let by_reading = args.streams as f64 * read[1] * 1e9 / weight_bytes as f64;
+    let by_multiplying = gemm * 1e9 / flops;
+    let (bound, bound_tokens_per_s) =
+        if by_reading < by_multiplying { ("reading weights", by_reading) } else { ("f32 products", by_multiplying) };
+    Ok(Report {
+        work: "decode",
+        preset: Preset::from(args.shared.preset).name(),
+        parameters,
+        device: "cpu",
+        isa: format!("{isa:?}").to_lowercase(),
+        precision: wiremamba_model::engine::Precision::name(precision),
+        threads,
+        batch: args.streams,
+        seq_len: 1,
+        steps: args.steps,
+        tokens_per_s: median,
+        tokens_per_s_range: range,
+        gflop_per_s: flops * median / 1e9,
+        gemm_gflop_per_s: gemm,
+        weight_bytes,
+        read_gb_per_s: read,
+        bound,
+        bound_tokens_per_s,
+        share_of_bound: median / bound_tokens_per_s,
+        peak_rss_bytes,
+    })
+}

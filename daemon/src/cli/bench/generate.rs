@@ -1,0 +1,112 @@
+//! `wiremamba bench generate`: packets from a model, masked, rendered and written, all of the path but opening the checkpoint.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use wiremamba_model::engine::{Isa, Precision};
+
+use super::peak_rss_bytes;
+use crate::cli::{Misuse, print_json, print_text};
+use crate::job::model::{self, SamplingArgs};
+use crate::sink::PacketSink;
+use crate::sink::savefile::{SavefileOptions, SavefileSink};
+use crate::source::{Next, PacketSource};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct GenerateBench {
+    /// Checkpoint: a folder that train wrote, or one version in it
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// Capture file to write
+    #[arg(short = 'w', long = "write", value_name = "FILE", default_value = "/dev/null")]
+    write: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The measurement.
+#[derive(Debug, Serialize)]
+struct Report {
+    work: &'static str,
+    device: &'static str,
+    isa: String,
+    precision: &'static str,
+    threads: usize,
+    streams: usize,
+    packets: u64,
+    bytes: u64,
+    flows: u64,
+    tokens: u64,
+    seconds: f64,
+    packets_per_s: f64,
+    tokens_per_s: f64,
+    tokens_per_packet: f64,
+    /// Steps of the whole batch.
+    steps: u64,
+    /// Streams that had a flow, on average over the steps.
+    busy_streams: f64,
+    peak_rss_bytes: u64,
+}
+
+pub(super) fn run(args: &GenerateBench) -> Result<()> {
+    if args.sampling.flows.is_none() && args.sampling.packets.is_none() {
+        return Err(Misuse("say how much: --flows N or --packets N".into()).into());
+    }
+    let mut source = model::source(&args.model, &args.sampling)?;
+    let mut sink = SavefileSink::create(&args.write, SavefileOptions::default())?;
+    let start = Instant::now();
+    loop {
+        match source.next_packet()? {
+            Next::Packet(packet) => sink.send(&packet)?,
+            Next::Idle => {}
+            Next::End => break,
+        }
+    }
+    let written = sink.finish()?;
+    let seconds = start.elapsed().as_secs_f64();
+    let c = source.traffic.counters();
+    let report = Report {
+        work: "generate",
+        device: "cpu",
+        isa: format!("{:?}", Isa::detect()).to_lowercase(),
+        precision: Precision::from(args.sampling.precision).name(),
+        threads: rayon::current_num_threads(),
+        streams: args.sampling.streams,
+        packets: written.packets,
+        bytes: written.bytes,
+        flows: c.flows,
+        tokens: c.tokens,
+        seconds,
+        packets_per_s: written.packets as f64 / seconds,
+        tokens_per_s: c.tokens as f64 / seconds,
+        tokens_per_packet: c.tokens as f64 / c.packets.max(1) as f64,
+        steps: c.steps,
+        busy_streams: c.tokens as f64 / c.steps.max(1) as f64,
+        peak_rss_bytes: peak_rss_bytes(),
+    };
+    if args.json {
+        return print_json(&report);
+    }
+    let r = &report;
+    print_text(&format!(
+        "generate, {} streams, {}, {} threads, {}\n{:>12.0} packets/s ({} of {} flows in {:.1} s)\n{:>12.0} tokens/s, {:.1} a packet, {:.1} streams busy\n{:>12.2} GiB peak\n",
+        r.streams,
+        r.precision,
+        r.threads,
+        r.isa,
+        r.packets_per_s,
+        r.packets,
+        r.flows,
+        r.seconds,
+        r.tokens_per_s,
+        r.tokens_per_packet,
+        r.busy_streams,
+        r.peak_rss_bytes as f64 / f64::from(1 << 30),
+    ))
+}

@@ -1,0 +1,57 @@
+//! What this machine can do at most, measured in the same run as what is held against it: reading memory, and multiplying matrices.
+
+use std::sync::Barrier;
+use std::time::Instant;
+
+use wiremamba_model::engine::Isa;
+use wiremamba_model::engine::cpu::kernels::decode::read_all;
+use wiremamba_model::engine::cpu::kernels::{Matrix, matmul};
+
+/// Bytes that a measurement of reading goes through: long enough for a clock.
+const READ_BYTES: usize = 3 << 30;
+
+/// Gigabytes a second at which `threads` threads together read `bytes` of memory over and over, each its own part of them: the
+/// median of some measurements. What fits in a cache is read from there.
+pub(super) fn read_gb_per_s(isa: Isa, bytes: usize, threads: usize) -> f64 {
+    let numbers = vec![1.0f32; bytes.div_ceil(4)];
+    let passes = (READ_BYTES / 4 / bytes.max(1)).max(1);
+    let mut rates: Vec<f64> = (0..5)
+        .map(|_| {
+            let barrier = Barrier::new(threads);
+            let seconds = std::thread::scope(|scope| {
+                let workers: Vec<_> = numbers
+                    .chunks(numbers.len().div_ceil(threads))
+                    .map(|part| {
+                        let barrier = &barrier;
+                        scope.spawn(move || {
+                            let mut sum = read_all(isa, part);
+                            barrier.wait();
+                            let start = Instant::now();
+                            (0..passes).for_each(|_| sum += read_all(isa, std::hint::black_box(part)));
+                            std::hint::black_box(sum);
+                            start.elapsed().as_secs_f64()
+                        })
+                    })
+                    .collect();
+                workers.into_iter().map(|w| w.join().expect("reading does not panic")).fold(0.0, f64::max)
+            });
+            (passes * numbers.len() * 4) as f64 / seconds / 1e9
+        })
+        .collect();
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+/// GFLOP a second: the best of several products of 2048 x 2048 f32 matrices by the `gemm` crate.
+pub(super) fn gemm_gflop_per_s() -> f64 {
+    const N: usize = 2048;
+    let (a, b) = (vec![1.0f32; N * N], vec![1.0f32; N * N]);
+    let mut c = vec![0.0f32; N * N];
+    let mut best = f64::INFINITY;
+    for _ in 0..5 {
+        let start = Instant::now();
+        matmul(&mut c, N, Matrix::new(&a, N, N), Matrix::new(&b, N, N), false);
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    2.0 * (N * N * N) as f64 / best / 1e9
+}
