@@ -5,7 +5,7 @@
 //! in, packets out. Same checkpoint and seed give the same packets, whatever the number of streams.
 
 mod arrivals;
-pub(crate) mod decoder;
+mod decoder;
 mod generator;
 mod labels;
 mod options;
@@ -15,7 +15,6 @@ mod traffic;
 
 pub use arrivals::{Arrivals, ArrivalsError, Flows, HELD_PACKETS_MAX, Timeline, TimelineCounters, TimelinePacket};
 pub use decoder::{Decoder, Draws, HostDecoder};
-#[cfg(feature = "cuda")]
 pub(crate) use decoder::{PromptCache, check_keep};
 pub use generator::{
     End, GenerateError, GenerateOptions, GeneratedFlow, Generator, GeneratorCounters, Request, Requests,

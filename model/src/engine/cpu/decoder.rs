@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use crate::codec::Token;
 use crate::engine::Precision;
-use crate::generate::decoder::{PromptCache, check_keep};
-use crate::generate::{Decoder, Draws, Picker};
+use crate::generate::{Decoder, Draws, Picker, PromptCache, check_keep};
 use crate::mamba::{MambaConfig, Params};
 
 use super::kernels::Isa;

@@ -108,8 +108,8 @@ unsafe fn conv_body<V: Lanes, const K: usize>(args: &Conv<'_>, tiles: Range<usiz
                     for j in (0..K - 1).rev() {
                         sum = past[j].mul_add(V::load(weight.add(j * TILE + i)), sum);
                     }
-                    for j in 1..K - 1 {
-                        past[j].store(window.add((j - 1) * TILE + i));
+                    for (j, newer) in past[1..K - 1].iter().enumerate() {
+                        newer.store(window.add(j * TILE + i));
                     }
                     x.store(window.add((K - 2) * TILE + i));
                     sum.mul(sigmoid(sum)).store(x_at.add(i));
