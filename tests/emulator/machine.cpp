@@ -50,6 +50,10 @@ emulated_switch:
 
 namespace emulated {
 
+// Asked for at each change of threads.
+static const Settings::Order order = settings().order;
+static const bool races_are_sought = settings().races;
+
 constexpr unsigned threads_max = 1024, warps_max = threads_max / 32;
 constexpr size_t page = 4096, stack_bytes = 128 << 10, dynamic_bytes_max = 256 << 10;
 
@@ -238,6 +242,49 @@ unsigned nth(unsigned bits, unsigned n) {
     return lowest(bits);
 }
 
+// Gives each lane of a shuffle the value of its source.
+void exchange(Warp &warp, WarpOp op, unsigned mask) {
+    for (unsigned rest = mask; rest; rest &= rest - 1) {
+        int lane = static_cast<int>(lowest(rest));
+        Waiting &w = warp.lanes[lane];
+        int segment = lane & ~(w.width - 1), end = segment + w.width, source = lane;
+        switch (op) {
+        case WarpOp::shuffle: source = segment + (w.argument & (w.width - 1)); break;
+        case WarpOp::shuffle_up: source = lane - w.argument; break;
+        case WarpOp::shuffle_down: source = lane + w.argument; break;
+        default: source = lane ^ w.argument; // lanes of a lower segment may be read, those of a higher one not
+        }
+        if (source >= end || source < 0 || (op == WarpOp::shuffle_up && source < segment)) source = lane;
+        if (!(mask >> source & 1)) {
+            fail("%s with mask %#x: lane %d reads from lane %d, which takes no part", name(op), mask, lane, source);
+        }
+        w.result = warp.lanes[source].value;
+    }
+}
+
+// The result of a vote or a reduction.
+uint64_t combine(const Warp &warp, WarpOp op, unsigned mask) {
+    auto i32 = [](uint64_t v) { return static_cast<int32_t>(v); };
+    auto u32 = [](uint64_t v) { return static_cast<uint32_t>(v); };
+    uint64_t all = 0;
+    bool first = true;
+    for (unsigned rest = mask; rest; rest &= rest - 1) {
+        uint64_t value = warp.lanes[lowest(rest)].value;
+        switch (op) {
+        case WarpOp::ballot: all |= value ? uint64_t(1) << lowest(rest) : 0; break;
+        case WarpOp::add: all = u32(all + value); break;
+        case WarpOp::max_signed: all = first || i32(value) > i32(all) ? value : all; break;
+        case WarpOp::min_signed: all = first || i32(value) < i32(all) ? value : all; break;
+        case WarpOp::max_unsigned: all = first || u32(value) > u32(all) ? value : all; break;
+        case WarpOp::min_unsigned: all = first || u32(value) < u32(all) ? value : all; break;
+        case WarpOp::bit_or: all |= value; break;
+        default: all = first ? value : all & value; // bit_and
+        }
+        first = false;
+    }
+    return all;
+}
+
 // The body of every fiber: runs threads that have not begun until there are none, then goes on with one that waits.
 void fiber() {
     for (;;) {
@@ -287,7 +334,7 @@ char *Worker::stack() {
 Thread *Worker::next() {
     if (!runnable_warps) return nullptr;
     unsigned warp, lane;
-    switch (settings().order) {
+    switch (order) {
     case Settings::Order::forward:
         warp = lowest(runnable_warps);
         lane = lowest(warps[warp].runnable);
@@ -317,7 +364,7 @@ void Worker::resolve() {
             warps[w].at_barrier = 0;
             if (warps[w].runnable) runnable_warps |= 1u << w;
         }
-        if (settings().races) races::block_barrier();
+        if (races_are_sought) races::block_barrier();
         return;
     }
     for (unsigned w = 0; w < warp_count; w++) {
@@ -429,7 +476,7 @@ void Worker::run_block(const Launch &launch, uint3 index) {
         shared.dynamic = dynamic_end - (launch.dynamic_shared + 15) / 16 * 16;
         memset(shared.dynamic, 0xff, launch.dynamic_shared);
     }
-    if (settings().races) races::begin_block(*this);
+    if (races_are_sought) races::begin_block(*this);
     go(next(), &main);
     emulated_current = nullptr;
     if (failed) {
@@ -571,52 +618,24 @@ uint64_t emulated_warp(WarpOp op, unsigned mask, uint64_t value, int argument, i
         return warp.lanes[lane].result;
     }
     // The last to arrive does the work for all.
-    uint64_t all = 0;
-    bool first = true;
     for (unsigned rest = mask; rest; rest &= rest - 1) {
-        unsigned l = lowest(rest);
-        Waiting &w = warp.lanes[l];
+        const Waiting &w = warp.lanes[lowest(rest)];
         if (w.op != op || w.mask != mask) {
-            fail("%s with mask %#x, but lane %u is in %s with mask %#x", name(op), mask, l, name(w.op), w.mask);
+            fail("%s with mask %#x, but lane %u is in %s with mask %#x", name(op), mask, lowest(rest), name(w.op), w.mask);
         }
-        auto i32 = [](uint64_t v) { return static_cast<int32_t>(v); };
-        auto u32 = [](uint64_t v) { return static_cast<uint32_t>(v); };
-        switch (op) {
-        case WarpOp::ballot: all |= w.value ? uint64_t(1) << l : 0; break;
-        case WarpOp::add: all = u32(all + w.value); break;
-        case WarpOp::max_signed: all = first || i32(w.value) > i32(all) ? w.value : all; break;
-        case WarpOp::min_signed: all = first || i32(w.value) < i32(all) ? w.value : all; break;
-        case WarpOp::max_unsigned: all = first || u32(w.value) > u32(all) ? w.value : all; break;
-        case WarpOp::min_unsigned: all = first || u32(w.value) < u32(all) ? w.value : all; break;
-        case WarpOp::bit_or: all |= w.value; break;
-        case WarpOp::bit_and: all = first ? w.value : all & w.value; break;
-        default: break;
-        }
-        first = false;
     }
-    for (unsigned rest = mask; rest; rest &= rest - 1) {
-        unsigned l = lowest(rest);
-        Waiting &w = warp.lanes[l];
-        int segment = static_cast<int>(l) & ~(w.width - 1), end = segment + w.width, source = static_cast<int>(l);
-        switch (op) {
-        case WarpOp::sync: continue;
-        case WarpOp::shuffle: source = segment + (w.argument & (w.width - 1)); break;
-        case WarpOp::shuffle_up: source -= w.argument; break;
-        case WarpOp::shuffle_down: source += w.argument; break;
-        // Lanes of a lower segment may be read, those of a higher one not.
-        case WarpOp::shuffle_xor: source ^= w.argument; break;
-        default: w.result = all; continue;
-        }
-        if (source >= end || source < 0 || (op == WarpOp::shuffle_up && source < segment)) source = static_cast<int>(l);
-        if (!(mask >> source & 1)) {
-            fail("%s with mask %#x: lane %u reads from lane %d, which takes no part", name(op), mask, l, source);
-        }
-        w.result = warp.lanes[source].value;
+    switch (op) {
+    case WarpOp::sync: break;
+    case WarpOp::shuffle: case WarpOp::shuffle_up: case WarpOp::shuffle_down: case WarpOp::shuffle_xor: exchange(warp, op, mask); break;
+    default: {
+        uint64_t all = combine(warp, op, mask);
+        for (unsigned rest = mask; rest; rest &= rest - 1) warp.lanes[lowest(rest)].result = all;
+    }
     }
     warp.arrived &= ~mask;
     warp.runnable |= mask;
     worker.runnable_warps |= 1u << number;
-    if (op == WarpOp::sync && settings().races) races::warp_barrier(number, mask, mask == warp.exists);
+    if (op == WarpOp::sync && races_are_sought) races::warp_barrier(number, mask, mask == warp.exists);
     return warp.lanes[lane].result;
 }
 
