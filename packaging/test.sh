@@ -39,6 +39,14 @@ if ! cargo deb --version >/dev/null 2>&1 && [ "$NO_INSTALL" = 0 ]; then
     cargo install --locked --quiet cargo-deb || ABSENT+=(cargo-deb)
 fi
 
+# The CUDA kernels are compiled, and run on an emulated GPU; the compiler alone is missing on most machines.
+nvcc=1
+if [ "$NO_INSTALL" = 0 ]; then
+    packaging/cuda-toolchain.sh || nvcc=0
+elif [ -z "${NVCC:-}${CUDA_HOME:-}" ] && [ ! -x target/cuda-toolchain/bin/nvcc ]; then
+    nvcc=0
+fi
+
 say "building and testing the workspace"
 cargo build --release --workspace
 log=$(mktemp)
@@ -46,10 +54,22 @@ trap 'rm -f "$log"' EXIT
 status=0
 cargo test --release --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 
+if [ $nvcc = 1 ]; then
+    packaging/kernels-check.sh || status=$?
+    # Threads and blocks in two orders, as a result that depends on it lacks a barrier; then with every access watched.
+    emulator=$(tests/emulator/build.sh --races)
+    for how in ORDER=forward ORDER=reverse RACES=1; do
+        say "testing the engine for GPUs on an emulated one, $how"
+        env "LD_LIBRARY_PATH=$emulator" "EMULATED_CUDA_$how" \
+            cargo test --release -p wiremamba-model --features cuda --lib --no-fail-fast cuda 2>&1 | tee -a "$log" || status=$?
+    done
+fi
+
 say "done"
 if [ ${#ABSENT[@]} -gt 0 ]; then
     echo "not to be had here, so not asked for their judgement: ${ABSENT[*]}"
 fi
+[ $nvcc = 1 ] || echo "no CUDA compiler (packaging/cuda-toolchain.sh): the kernels were not compiled for GPUs, and the engine for them was not tested"
 [ "$(id -u)" -eq 0 ] || echo "not root: the tests of taps and namespaces were skipped"
 [ -c /dev/net/tun ] || echo "no /dev/net/tun: the tests of taps were skipped"
 # The sum over all test programs.

@@ -20,7 +20,7 @@ extern "C" __global__ void sum_rows(const float *from, float *to, int rows, int 
 
 #define TOTAL_THREADS 256
 
-// The sum of doubles over a block of TOTAL_THREADS, in thread 0.
+// The sum of doubles over a block of TOTAL_THREADS, in thread 0; the others get 0.
 __device__ __forceinline__ double block_total(double sum) {
     __shared__ double scratch[TOTAL_THREADS];
     scratch[threadIdx.x] = sum;
@@ -28,7 +28,7 @@ __device__ __forceinline__ double block_total(double sum) {
         __syncthreads();
         if (threadIdx.x < half) scratch[threadIdx.x] += scratch[threadIdx.x + half];
     }
-    return scratch[0];
+    return threadIdx.x == 0 ? scratch[0] : 0.0; // the others would read while it is written
 }
 
 // Sums of squares of `from`, a part to each block, to partial, (blocks).
