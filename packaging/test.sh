@@ -50,7 +50,7 @@ fi
 say "building and testing the workspace"
 cargo build --release --workspace
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+trap 'rm -f "$log" "$log.gpu"' EXIT
 status=0
 cargo test --release --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 
@@ -60,8 +60,14 @@ if [ $nvcc = 1 ]; then
     emulator=$(tests/emulator/build.sh --races)
     for how in ORDER=forward ORDER=reverse RACES=1; do
         say "testing the engine for GPUs on an emulated one, $how"
-        env "LD_LIBRARY_PATH=$emulator" "EMULATED_CUDA_$how" \
-            cargo test --release -p wiremamba-model --features cuda --lib --no-fail-fast cuda 2>&1 | tee -a "$log" || status=$?
+        env "LD_LIBRARY_PATH=$emulator" "EMULATED_CUDA_$how" EMULATED_CUDA_PROFILE=1 \
+            cargo test --release -p wiremamba-model --features cuda --lib --no-fail-fast cuda 2>&1 | tee "$log.gpu" || status=$?
+        cat "$log.gpu" >>"$log"
+        # Tests that find no GPU skip: that it was used is seen by what it counted.
+        if ! grep -q '^emulated CUDA: scan_backward.* [1-9][0-9]* launches' "$log.gpu"; then
+            echo "the emulated GPU was not used"
+            status=1
+        fi
     done
 fi
 

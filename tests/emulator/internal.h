@@ -48,6 +48,9 @@ struct Launch {
     uint64_t number; // counted from 1
 };
 
+// Of each CUDA thread.
+constexpr size_t stack_bytes = 128 << 10;
+
 // Runs all blocks, and returns when they have ended: 0, or a CUresult. One launch at a time.
 int run(const Launch &launch);
 

@@ -55,7 +55,7 @@ static const Settings::Order order = settings().order;
 static const bool races_are_sought = settings().races;
 
 constexpr unsigned threads_max = 1024, warps_max = threads_max / 32;
-constexpr size_t page = 4096, stack_bytes = 128 << 10, dynamic_bytes_max = 256 << 10;
+constexpr size_t page = 4096, dynamic_bytes_max = 256 << 10;
 
 // What a lane waits for.
 struct Waiting {

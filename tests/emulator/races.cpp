@@ -128,7 +128,7 @@ void announce(const void *address, size_t bytes, bool writes, bool atomic, void 
     if (!thread) return;
     pc = static_cast<char *>(pc) - 1; // the call, not what comes after it
     const char *p = static_cast<const char *>(address);
-    if (static_cast<size_t>(p - static_cast<char *>(thread->stack)) < (256 << 10)) return;
+    if (static_cast<size_t>(p - static_cast<char *>(thread->stack)) < stack_bytes) return; // its own
     const SharedMemory &memory = shared_memory(*thread->block->worker);
     Access now{run, barriers, warp_barriers[thread->number / 32], static_cast<uint32_t>(static_cast<char *>(pc) - code), static_cast<uint16_t>(thread->number), atomic};
     while (bytes > 0) {
