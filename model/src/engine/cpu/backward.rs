@@ -8,7 +8,7 @@ use crate::mamba::{Batch, Loss, Params};
 use super::buffers::{Buffers, GradientBuffers, LayerBuffers};
 use super::forward::conv_args;
 use super::kernels::{
-    HeadGradients, Isa, Matrix, ScanArgs, ScanGradients, conv_backward, conv_forward, head_loss, matmul, rms_norm,
+    HeadGradients, Isa, Matrix, ScanArgs, ScanGradients, conv_backward, conv_forward, head_loss, rms_norm,
     rms_norm_backward, scan_backward,
 };
 use super::weights::{Weights, range};
@@ -35,7 +35,16 @@ pub(super) fn backward(
         embedding: &mut to[range(layout.embedding, c.vocab_size * c.d_model)],
     };
     let table = weights.embedding();
-    let loss = head_loss(isa, &buffers.normed, table, c.d_model, &batch.targets, &mut buffers.head, Some(head));
+    let loss = head_loss(
+        isa,
+        &mut buffers.products,
+        &buffers.normed,
+        table,
+        c.d_model,
+        &batch.targets,
+        &mut buffers.head,
+        Some(head),
+    );
 
     let norm_f = weights.slice(layout.norm_f, c.d_model);
     grad.residual.fill(0.0);
@@ -81,11 +90,11 @@ fn block(
     let conv = conv_args(weights, layer, batch.b, batch.l, own, &buffers.reach);
     conv_forward(isa, &conv, &mut buffers.conv);
     let dt_low = Matrix::strided(&own.x_dbl, t, c.dt_rank, width);
-    matmul(&mut buffers.dt, di, dt_low, dt_proj.t(), false);
+    buffers.products.matmul(&mut buffers.dt, di, dt_low, dt_proj.t(), false);
 
     // The scan: `buffers.y` is first the gradient of its output, then the output; `buffers.dt` becomes a gradient.
     let d_residual = Matrix::new(&grad.residual, t, d);
-    matmul(&mut buffers.y, di, d_residual, out_proj, false);
+    buffers.products.matmul(&mut buffers.y, di, d_residual, out_proj, false);
     let scan = ScanArgs {
         b: batch.b,
         l: batch.l,
@@ -113,15 +122,21 @@ fn block(
     };
     scan_backward(isa, &scan, &own.checkpoints, scan_gradients);
     let y = Matrix::new(&buffers.y, t, di);
-    matmul(&mut to[range(at.out_proj, d * di)], di, d_residual.t(), y, true);
+    buffers.products.matmul(&mut to[range(at.out_proj, d * di)], di, d_residual.t(), y, true);
 
     // dt, B and C back to the convolved input.
     let d_dt = Matrix::new(&buffers.dt, t, di);
-    matmul(&mut to[range(at.dt_weight, di * c.dt_rank)], c.dt_rank, d_dt.t(), dt_low, true);
-    matmul(&mut grad.x_dbl, width, d_dt, dt_proj, false);
+    buffers.products.matmul(&mut to[range(at.dt_weight, di * c.dt_rank)], c.dt_rank, d_dt.t(), dt_low, true);
+    buffers.products.matmul(&mut grad.x_dbl, width, d_dt, dt_proj, false);
     let d_x_dbl = Matrix::new(&grad.x_dbl, t, width);
-    matmul(&mut to[range(at.x_proj, width * di)], di, d_x_dbl.t(), Matrix::new(&buffers.conv, t, di), true);
-    matmul(&mut grad.conv, di, d_x_dbl, x_proj, true);
+    buffers.products.matmul(
+        &mut to[range(at.x_proj, width * di)],
+        di,
+        d_x_dbl.t(),
+        Matrix::new(&buffers.conv, t, di),
+        true,
+    );
+    buffers.products.matmul(&mut grad.conv, di, d_x_dbl, x_proj, true);
 
     let (d_conv_weight, d_conv_bias) = adjacent(to, at.conv_weight, di * c.d_conv, at.conv_bias, di);
     conv_backward(isa, &conv, &mut grad.conv, &mut grad.xz, d_conv_weight, d_conv_bias);
@@ -131,8 +146,8 @@ fn block(
     rms_norm(isa, &own.residual, norm, c.norm_eps, &mut buffers.normed);
     let d_xz = Matrix::new(&grad.xz, t, 2 * di);
     let normed = Matrix::new(&buffers.normed, t, d);
-    matmul(&mut to[range(at.in_proj, 2 * di * d)], d, d_xz.t(), normed, true);
-    matmul(&mut grad.normed, d, d_xz, in_proj, false);
+    buffers.products.matmul(&mut to[range(at.in_proj, 2 * di * d)], d, d_xz.t(), normed, true);
+    buffers.products.matmul(&mut grad.normed, d, d_xz, in_proj, false);
     let d_norm = &mut to[range(at.norm, d)];
     rms_norm_backward(isa, &own.residual, norm, c.norm_eps, &mut grad.normed, &mut grad.residual, d_norm);
 }

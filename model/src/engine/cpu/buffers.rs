@@ -2,7 +2,7 @@
 
 use crate::mamba::MambaConfig;
 
-use super::kernels::{HeadBuffers, ScanArgs};
+use super::kernels::{HeadBuffers, Products, ScanArgs};
 
 /// Buffers for `b` rows of `l` tokens; t counts all b * l tokens.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub(super) struct Buffers {
     /// Tokens before each one in its sample, (t).
     pub(super) reach: Vec<u8>,
     pub(super) head: HeadBuffers,
+    pub(super) products: Products,
     pub(super) gradients: Option<GradientBuffers>,
 }
 
@@ -95,6 +96,7 @@ impl Buffers {
             y: vec![0.0; t * c.d_inner],
             reach: Vec::with_capacity(t),
             head: HeadBuffers::default(),
+            products: Products::default(),
             gradients: keeps.then(|| GradientBuffers {
                 residual: vec![0.0; t * c.d_model],
                 normed: vec![0.0; t * c.d_model],

@@ -5,7 +5,7 @@ use crate::mamba::{MambaConfig, State};
 
 use super::buffers::{Buffers, LayerBuffers};
 use super::kernels::{
-    ConvArgs, Isa, Matrix, PackedMatrix, ScanArgs, conv_forward, matmul, reach, rms_norm, scan_forward,
+    ConvArgs, Isa, Matrix, PackedMatrix, Products, ScanArgs, conv_forward, reach, rms_norm, scan_forward,
 };
 use super::weights::{Packed, PackedLayer, Weights};
 
@@ -62,7 +62,18 @@ pub(super) fn head(isa: Isa, weights: &Weights, packed: Option<&Packed>, hidden:
     let t = hidden.len() / c.d_model;
     assert_eq!(ret.len(), t * c.vocab_size, "ret_logits");
     let packed = packed.map(|p| &p.head);
-    product(isa, packed, weights.embedding(), (c.vocab_size, c.d_model), (hidden, c.d_model), t, ret, false);
+    let mut products = Products::default();
+    product(
+        isa,
+        &mut products,
+        packed,
+        weights.embedding(),
+        (c.vocab_size, c.d_model),
+        (hidden, c.d_model),
+        t,
+        ret,
+        false,
+    );
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -89,7 +100,7 @@ fn block(
     let in_proj = weights.slice(at.in_proj, 2 * c.d_inner * c.d_model);
     let packed_in = packed.map(|p| &p.in_proj);
     let shape = (2 * c.d_inner, c.d_model);
-    product(isa, packed_in, in_proj, shape, (&buffers.normed, c.d_model), t, &mut own.xz, false);
+    product(isa, &mut buffers.products, packed_in, in_proj, shape, (&buffers.normed, c.d_model), t, &mut own.xz, false);
 
     own.window.copy_from_slice(state.conv);
     let conv = conv_args(weights, layer, buffers.b, buffers.l, own, &buffers.reach);
@@ -98,10 +109,30 @@ fn block(
 
     let x_proj = weights.slice(at.x_proj, width * c.d_inner);
     let packed_x = packed.map(|p| &p.x_proj);
-    product(isa, packed_x, x_proj, (width, c.d_inner), (&buffers.conv, c.d_inner), t, &mut own.x_dbl, false);
+    product(
+        isa,
+        &mut buffers.products,
+        packed_x,
+        x_proj,
+        (width, c.d_inner),
+        (&buffers.conv, c.d_inner),
+        t,
+        &mut own.x_dbl,
+        false,
+    );
     let dt_weight = weights.slice(at.dt_weight, c.d_inner * c.dt_rank);
     let packed_dt = packed.map(|p| &p.dt_proj);
-    product(isa, packed_dt, dt_weight, (c.d_inner, c.dt_rank), (&own.x_dbl, width), t, &mut buffers.dt, false);
+    product(
+        isa,
+        &mut buffers.products,
+        packed_dt,
+        dt_weight,
+        (c.d_inner, c.dt_rank),
+        (&own.x_dbl, width),
+        t,
+        &mut buffers.dt,
+        false,
+    );
 
     let scan = ScanArgs {
         b: buffers.b,
@@ -123,7 +154,17 @@ fn block(
     let out_proj = weights.slice(at.out_proj, c.d_model * c.d_inner);
     let packed_out = packed.map(|p| &p.out_proj);
     let shape = (c.d_model, c.d_inner);
-    product(isa, packed_out, out_proj, shape, (&buffers.y, c.d_inner), t, &mut buffers.residual, true);
+    product(
+        isa,
+        &mut buffers.products,
+        packed_out,
+        out_proj,
+        shape,
+        (&buffers.y, c.d_inner),
+        t,
+        &mut buffers.residual,
+        true,
+    );
 }
 
 /// The convolution of block `layer` over what its buffers hold.
@@ -154,6 +195,7 @@ pub(super) fn conv_args<'a>(
 #[allow(clippy::too_many_arguments)]
 fn product(
     isa: Isa,
+    products: &mut Products,
     packed: Option<&PackedMatrix>,
     weights: &[f32],
     (outputs, inputs): (usize, usize),
@@ -165,7 +207,7 @@ fn product(
     let x = Matrix::strided(x, t, inputs, x_stride);
     match packed {
         Some(packed) => packed.multiply(isa, x, ret, accumulate),
-        None => matmul(ret, outputs, x, Matrix::new(weights, outputs, inputs).t(), accumulate),
+        None => products.matmul(ret, outputs, x, Matrix::new(weights, outputs, inputs).t(), accumulate),
     }
 }
 

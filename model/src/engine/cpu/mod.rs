@@ -13,6 +13,7 @@ mod weights;
 use rayon::prelude::*;
 
 use crate::codec::Token;
+use crate::engine::Precision;
 use crate::mamba::{Batch, Loss, Mamba, MambaConfig, Params, State};
 
 use buffers::Buffers;
@@ -38,6 +39,7 @@ pub enum UnsupportedConfig {
 pub struct CpuEngine {
     isa: Isa,
     weights: Weights,
+    training_precision: Precision,
     /// Buffers of the last training shape; kept so that steps of one shape allocate nothing.
     training: Option<Buffers>,
     /// Buffers of the last shape without gradients.
@@ -62,7 +64,29 @@ impl CpuEngine {
     pub fn with_isa(params: Params, isa: Isa) -> Result<Self, UnsupportedConfig> {
         assert!(isa.is_supported(), "{isa:?} on a CPU without it");
         check_config(params.config())?;
-        Ok(Self { isa, weights: Weights::new(params), training: None, inference: None, step: Vec::new() })
+        Ok(Self {
+            isa,
+            weights: Weights::new(params),
+            training_precision: Precision::F32,
+            training: None,
+            inference: None,
+            step: Vec::new(),
+        })
+    }
+
+    /// The same engine with its gradients computed in `precision`: with [`Precision::Bf16`] the operands of matrix products are
+    /// rounded to bf16, their sums and all else stay f32. Losses without gradients stay f32.
+    ///
+    /// # Panics
+    /// With [`Precision::Int8`], which has too few values to learn with.
+    pub fn training_in(self, precision: Precision) -> Self {
+        assert_ne!(precision, Precision::Int8, "int8 is for decoding");
+        Self { training_precision: precision, ..self }
+    }
+
+    /// The precision of training that is fastest on this CPU: bf16 where it multiplies bf16 itself.
+    pub fn fastest_training_precision() -> Precision {
+        if kernels::Bf16Isa::within(Isa::detect()).is_fast() { Precision::Bf16 } else { Precision::F32 }
     }
 
     /// The instruction set in use.
@@ -113,13 +137,23 @@ impl Mamba for CpuEngine {
         let params = &self.weights.params;
         let d_model = params.config().d_model;
         let table = self.weights.embedding();
-        kernels::head_loss(isa, &buffers.normed, table, d_model, &batch.targets, &mut buffers.head, None)
+        kernels::head_loss(
+            isa,
+            &mut buffers.products,
+            &buffers.normed,
+            table,
+            d_model,
+            &batch.targets,
+            &mut buffers.head,
+            None,
+        )
     }
 
     fn gradients(&mut self, batch: &Batch, state: &mut State, scale: f32, gradients: &mut Params) -> Loss {
         check(batch, state);
         let config = self.weights.params.config();
         let buffers = Buffers::for_shape(&mut self.training, config, batch.b, batch.l, true);
+        buffers.products.set_bf16(self.isa, self.training_precision == Precision::Bf16);
         let mut groups = forward::split_state(state, config, batch.b);
         forward::forward(self.isa, &self.weights, None, &batch.tokens, &batch.starts, buffers, &mut groups[0]);
         backward::backward(self.isa, &self.weights, batch, scale, buffers, gradients)

@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::kernels::*;
 use super::*;
+use crate::engine::Precision;
 use crate::mamba::Preset;
 
 /// Numbers in [-1, 1).
@@ -74,6 +75,54 @@ fn every_instruction_set_computes_what_the_scalar_twin_computes() {
             assert!(difference < 2e-5, "{isa:?} {}: {difference}", entry.name);
         }
     }
+}
+
+/// The norm of the difference, relative to the norm of `b`.
+fn relative(a: &[f32], b: &[f32]) -> f64 {
+    let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied()).max(1e-30)
+}
+
+#[test]
+fn bf16_gradients_are_the_f32_ones_but_for_the_rounding_of_operands() {
+    let config = MambaConfig { n_layer: 4, ..MambaConfig::preset(Preset::Tiny, 50) };
+    let params = Params::init(&config, 3);
+    let batch = batch(&config, 2, 100);
+    let run = |isa: Isa, precision: Precision| {
+        let mut engine = CpuEngine::with_isa(params.clone(), isa).unwrap().training_in(precision);
+        let mut gradients = Params::zeros(&config);
+        let loss = engine.gradients(&batch, &mut a_state(&config, 2), 1.0, &mut gradients);
+        (loss, gradients)
+    };
+    let (loss, gradients) = run(Isa::detect(), Precision::F32);
+    let (twin_loss, twin) = run(Isa::Scalar, Precision::Bf16);
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
+        let (bf16_loss, bf16) = run(isa, Precision::Bf16);
+        // An operand is off by 2^-9 of itself at most (0.2 %), a sum of many by less, a loss by less still; a gradient has
+        // passed some ten products.
+        assert!((bf16_loss.nats - loss.nats).abs() < 1e-3 * loss.nats, "{isa:?}: {bf16_loss:?} {loss:?}");
+        assert_ne!(bf16.data, gradients.data, "{isa:?} rounds");
+        for entry in &params.layout.entries {
+            let difference = relative(&bf16.data[entry.range()], &gradients.data[entry.range()]);
+            assert!(difference < 0.03, "{isa:?} {} against f32: {difference}", entry.name);
+            // Between instruction sets only the order of f32 sums differs, which now and then rounds an operand the other way.
+            let difference = relative(&bf16.data[entry.range()], &twin.data[entry.range()]);
+            assert!(difference < 5e-3, "{isa:?} {} against the scalar twin: {difference}", entry.name);
+        }
+        assert!((bf16_loss.nats - twin_loss.nats).abs() < 1e-4 * twin_loss.nats, "{isa:?}");
+    }
+}
+
+#[test]
+fn bf16_is_for_gradients_only() {
+    let config = config();
+    let batch = batch(&config, 2, 70);
+    let loss = |precision: Precision| {
+        let mut engine = CpuEngine::new(Params::init(&config, 3)).unwrap().training_in(precision);
+        engine.gradients(&batch, &mut State::new(&config, 2), 1.0, &mut Params::zeros(&config));
+        engine.loss(&batch, &mut State::new(&config, 2)).nats
+    };
+    assert_eq!(loss(Precision::Bf16).to_bits(), loss(Precision::F32).to_bits());
 }
 
 #[test]
@@ -316,11 +365,20 @@ fn head_passes_finite_differences_and_knows_the_uniform_case() {
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
         let (hidden, table) = (numbers(t * d, 2), numbers(v * d, 3));
         let run = |hidden: &[f32], table: &[f32]| {
-            head_loss(isa, hidden, table, d, &targets, &mut HeadBuffers::default(), None).nats
+            head_loss(isa, &mut Products::default(), hidden, table, d, &targets, &mut HeadBuffers::default(), None).nats
         };
         let (mut d_hidden, mut d_table) = (vec![0.0; t * d], vec![0.0; v * d]);
         let gradients = HeadGradients { scale: 1.0, hidden: &mut d_hidden, embedding: &mut d_table };
-        let loss = head_loss(isa, &hidden, &table, d, &targets, &mut HeadBuffers::default(), Some(gradients));
+        let loss = head_loss(
+            isa,
+            &mut Products::default(),
+            &hidden,
+            &table,
+            d,
+            &targets,
+            &mut HeadBuffers::default(),
+            Some(gradients),
+        );
         assert_eq!(loss.count, t as u64 - 1);
         check_direction("hidden", &hidden, &d_hidden, |hidden| run(hidden, &table));
         check_direction("embedding", &table, &d_table, |table| run(&hidden, table));

@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use super::lanes::{Isa, Lanes, exp, isa_kernel};
-use super::matmul::{Matrix, matmul};
+use super::matmul::Matrix;
+use super::products::Products;
 use super::shared::Shared;
 use crate::codec::Token;
 use crate::mamba::{Batch, Loss};
@@ -35,8 +36,10 @@ pub struct HeadGradients<'a> {
 ///
 /// # Panics
 /// When a shape does not fit or a target is outside the vocabulary.
+#[allow(clippy::too_many_arguments)]
 pub fn head_loss(
     isa: Isa,
+    products: &mut Products,
     hidden: &[f32],
     embedding: &[f32],
     d_model: usize,
@@ -60,7 +63,7 @@ pub fn head_loss(
         let (rows, at) = (targets.len(), i * chunk * d_model);
         let states = Matrix::new(&hidden[at..at + rows * d_model], rows, d_model);
         let logits = &mut buffers.logits[..rows * vocab_size];
-        matmul(logits, vocab_size, states, table.t(), false);
+        products.matmul(logits, vocab_size, states, table.t(), false);
         let scale = gradients.as_ref().map_or(0.0, |g| g.scale);
         let losses = &mut buffers.losses[..rows];
         let rows_in_parallel = logits.par_chunks_mut(vocab_size).zip(targets).zip(losses.par_iter_mut());
@@ -76,8 +79,8 @@ pub fn head_loss(
         loss.count += targets.iter().filter(|t| **t != Batch::IGNORE).count() as u64;
         if let Some(g) = &mut gradients {
             let d_logits = Matrix::new(logits, rows, vocab_size);
-            matmul(&mut g.hidden[at..at + rows * d_model], d_model, d_logits, table, false);
-            matmul(g.embedding, d_model, d_logits.t(), states, true);
+            products.matmul(&mut g.hidden[at..at + rows * d_model], d_model, d_logits, table, false);
+            products.matmul(g.embedding, d_model, d_logits.t(), states, true);
         }
     }
     loss

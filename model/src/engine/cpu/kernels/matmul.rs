@@ -55,6 +55,12 @@ impl<'a> Matrix<'a> {
         if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) }
     }
 
+    /// The matrix as it lies in memory: its numbers, rows, columns, numbers from a row to the next, and whether the view is its
+    /// transpose.
+    pub(super) fn stored(&self) -> (&'a [f32], usize, usize, usize, bool) {
+        (self.data, self.rows, self.cols, self.row_stride, self.transposed)
+    }
+
     /// (column stride, row stride)
     fn strides(&self) -> (isize, isize) {
         let stride = self.row_stride as isize;

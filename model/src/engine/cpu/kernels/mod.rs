@@ -4,6 +4,7 @@
 //! writes by several threads to disjoint parts of one buffer. Its public functions are safe: each checks every shape
 //! before it touches memory.
 
+mod bf16;
 mod conv;
 pub mod decode;
 mod head;
@@ -11,15 +12,18 @@ mod lanes;
 mod matmul;
 mod norm;
 mod packed;
+mod products;
 mod scan;
 mod scan_backward;
 mod shared;
 
+pub use bf16::{Bf16Isa, Bf16Scratch, matmul_bf16, round_to_bf16};
 pub use conv::{ConvArgs, conv_backward, conv_forward, reach};
 pub use head::{HeadBuffers, HeadGradients, head_loss};
 pub use lanes::Isa;
 pub use matmul::{Matrix, matmul};
 pub use norm::{rms_norm, rms_norm_backward};
 pub use packed::PackedMatrix;
+pub use products::Products;
 pub use scan::{SCAN_CHUNK, ScanArgs, scan_forward};
 pub use scan_backward::{ScanGradients, scan_backward};
