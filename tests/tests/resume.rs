@@ -39,14 +39,22 @@ fn wait_for(child: &mut Child, done: impl Fn() -> bool) {
 
 #[test]
 fn ctrl_c_leaves_a_checkpoint_and_resuming_gives_the_weights_of_an_uninterrupted_run() {
+    let f32 = interrupted_and_resumed("f32");
+    // The resumed run is not told the precision: it is that of the checkpoint. And it makes a difference.
+    assert!(interrupted_and_resumed("bf16") != f32, "bf16 rounds");
+}
+
+/// The weights at the end.
+fn interrupted_and_resumed(precision: &str) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let (data, whole, parts) = (dir.path().join("capture"), dir.path().join("whole"), dir.path().join("parts"));
     traffic::write_two_labels(&data, 20);
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let (data, whole_text, parts_text) = (text(&data), text(&whole), text(&parts));
-    succeed(&arguments(&data, &whole_text));
+    let begin = |out| [&arguments(&data, out)[..], &["--precision", precision]].concat();
+    succeed(&begin(&whole_text));
 
-    let mut child = command(&arguments(&data, &parts_text)).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command(&begin(&parts_text)).stdout(Stdio::piped()).spawn().unwrap();
     let curve = parts.join("curve.jsonl");
     wait_for(&mut child, || std::fs::read_to_string(&curve).is_ok_and(|c| c.lines().count() > 20));
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
@@ -57,7 +65,9 @@ fn ctrl_c_leaves_a_checkpoint_and_resuming_gives_the_weights_of_an_uninterrupted
     assert!(summary["steps"].as_u64().unwrap() < 600, "{summary}");
 
     succeed(&[&arguments(&data, &parts_text)[..], &["--resume"]].concat());
-    assert!(weights(&parts) == weights(&whole), "the same bits");
+    let whole = weights(&whole);
+    assert!(weights(&parts) == whole, "{precision}: the same bits");
+    whole
 }
 
 #[test]

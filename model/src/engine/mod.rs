@@ -11,8 +11,11 @@ pub mod cuda;
 
 pub use cpu::{CpuDecoder, CpuEngine, Isa};
 
+use serde::{Deserialize, Serialize};
+
 /// How the weights of matrix products are held, and multiplied. Sums, norms, scans and master weights are f32 in all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits.
     #[default]

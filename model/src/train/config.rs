@@ -6,6 +6,7 @@ use super::dataset::DatasetLimits;
 use super::eval::EvalOptions;
 use super::optimizer::AdamWOptions;
 use super::schedule::Schedule;
+use crate::engine::Precision;
 
 /// Settings of a training run.
 ///
@@ -26,6 +27,9 @@ pub struct TrainOptions {
     pub seed: u64,
     /// Whether the recurrent state goes on from window to window, so that long samples are seen whole. Default true.
     pub carry: bool,
+    /// Operands of the matrix products of a step: f32 or bf16, default f32. What makes the network keeps to it
+    /// ([`CpuEngine::training_in`](crate::engine::CpuEngine::training_in)); it is saved here so that a resumed run does too.
+    pub precision: Precision,
     /// Highest learning rate. Above 0, default 5e-4.
     pub learning_rate: f64,
     /// Steps of linear warm-up. Default 50.
@@ -55,6 +59,7 @@ impl Default for TrainOptions {
             accumulate: 1,
             seed: 0,
             carry: true,
+            precision: Precision::F32,
             learning_rate: 5e-4,
             warmup_steps: 50,
             learning_rate_floor: 0.1,
@@ -104,6 +109,8 @@ impl TrainOptions {
         let tokens = self.batch.saturating_mul(self.seq_len);
         require(tokens <= Self::BATCH_TOKENS_MAX, "batch * seq_len", tokens, "at most 16777216")?;
         require((1..=4096).contains(&self.accumulate), "accumulate", self.accumulate, "1 to 4096")?;
+        let learns = self.precision != Precision::Int8;
+        require(learns, "precision", self.precision.name(), "f32 or bf16")?;
         require(positive(self.learning_rate), "learning_rate", self.learning_rate, "above 0")?;
         let floor = self.learning_rate_floor;
         require((0.0..=1.0).contains(&floor), "learning_rate_floor", floor, "0 to 1")?;
@@ -157,13 +164,19 @@ mod tests {
         options.learning_rate = 1e-3;
         options.adamw.beta2 = 1.0;
         assert_eq!(options.validate().unwrap_err().key, "adamw.beta2");
+        options.adamw.beta2 = 0.9;
+        options.precision = Precision::Int8;
+        assert_eq!(options.validate().unwrap_err().to_string(), "precision is int8, allowed is f32 or bf16");
     }
 
     #[test]
     fn json_keeps_every_digit_and_refuses_unknown_keys() {
-        let options = TrainOptions { learning_rate: 3.14159e-4, clip_norm: 0.7, ..Default::default() };
+        let precision = Precision::Bf16;
+        let options = TrainOptions { learning_rate: 3.14159e-4, clip_norm: 0.7, precision, ..Default::default() };
         let json = serde_json::to_string(&options).unwrap();
         assert_eq!(serde_json::from_str::<TrainOptions>(&json).unwrap(), options);
+        // Runs that were saved before there was a choice were f32.
+        assert_eq!(serde_json::from_str::<TrainOptions>("{}").unwrap().precision, Precision::F32);
         assert!(serde_json::from_str::<TrainOptions>(r#"{"lerning_rate": 1}"#).is_err());
     }
 }

@@ -15,7 +15,7 @@ use wiremamba_model::checkpoint::{CheckpointError, Lineage, Store};
 use wiremamba_model::codec::bytes::Keep;
 use wiremamba_model::codec::wire::STRINGS_DEFAULT;
 use wiremamba_model::device::Device;
-use wiremamba_model::engine::CpuEngine;
+use wiremamba_model::engine::{CpuEngine, Precision};
 use wiremamba_model::mamba::{Mamba, MambaConfig, Params, Preset};
 use wiremamba_model::train::{Dataset, TrainOptions, TrainState, Trainer};
 
@@ -98,6 +98,9 @@ pub(super) struct TrainArgs {
     /// Share of the flows that is held out and only measured
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     held_out: f64,
+    /// Operands of matrix products while learning; auto is bf16 where the CPU multiplies it itself. Saved for --resume
+    #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
+    precision: PrecisionArg,
     /// Seed of everything that chance decides
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -119,6 +122,24 @@ pub(super) struct TrainArgs {
     /// Print one JSON object at the end
     #[arg(long)]
     json: bool,
+}
+
+/// `--precision`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PrecisionArg {
+    Auto,
+    F32,
+    Bf16,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(arg: PrecisionArg) -> Self {
+        match arg {
+            PrecisionArg::Auto => CpuEngine::fastest_training_precision(),
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Bf16 => Precision::Bf16,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -178,7 +199,8 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
         Some(resumed) => resumed.model.checkpoint.params.clone(),
         None => Params::init(&MambaConfig::preset(args.preset.into(), codec.vocab_size()), args.seed),
     };
-    let model = CpuEngine::new(params)?;
+    let model = CpuEngine::new(params)?.training_in(options.precision);
+    tracing::info!(precision = options.precision.name(), "learning with");
     if resumed.is_none() {
         plan(&args, &train, model.params().config(), &mut options)?;
         options.validate().map_err(|e| Misuse(e.to_string()))?;

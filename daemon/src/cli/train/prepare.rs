@@ -45,6 +45,7 @@ pub(super) fn train_options(args: &TrainArgs) -> TrainOptions {
         accumulate: args.accumulate,
         seed: args.seed,
         carry: !args.no_carry,
+        precision: args.precision.into(),
         learning_rate: args.learning_rate,
         held_out_share: args.held_out,
         ..TrainOptions::default()
@@ -70,7 +71,7 @@ pub(super) fn plan(args: &TrainArgs, train: &Dataset, config: &MambaConfig, opti
 /// How long a step takes here, measured on throw-away parameters of the same shape.
 fn seconds_per_step(args: &TrainArgs, config: &MambaConfig) -> Result<f64> {
     let (b, l) = (args.batch, args.seq_len);
-    let mut engine = CpuEngine::new(Params::init(config, 0))?;
+    let mut engine = CpuEngine::new(Params::init(config, 0))?.training_in(args.precision.into());
     let mut gradients = Params::zeros(config);
     let tokens = vec![Token(0); b * l];
     let batch = Batch { b, l, targets: tokens.clone(), tokens, starts: vec![false; b * l] };

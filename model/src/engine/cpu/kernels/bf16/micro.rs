@@ -168,18 +168,22 @@ const TILE_MAX: usize = 12 * 32;
 #[inline(always)]
 unsafe fn body<V: PairLanes, const R: usize>(tile: Tile) {
     let mut sums = [[unsafe { V::splat(0.0) }; 2]; R];
-    let (mut left, mut right) = (tile.left, tile.right);
     let row = tile.left_row;
     // SAFETY: the operands are readable by the caller's promise.
     unsafe {
+        // Several pointers, each for some rows: with one, the additions that lead from row to row would wait for one another
+        // as long as the products take.
+        let mut lefts = [tile.left, tile.left.add(R.div_ceil(3) * row), tile.left.add(2 * R.div_ceil(3) * row)];
+        let mut right = tile.right;
         for _ in 0..tile.pairs {
             let (b0, b1) = (V::load_pairs(right), V::load_pairs(right.add(V::N)));
             for (r, sums) in sums.iter_mut().enumerate() {
-                let a = V::splat_pairs(left.add(r * row));
+                let (group, r) = (r / R.div_ceil(3), r % R.div_ceil(3));
+                let a = V::splat_pairs(lefts[group].add(r * row));
                 sums[0] = sums[0].dot(a, b0);
                 sums[1] = sums[1].dot(a, b1);
             }
-            left = left.add(tile.left_pair);
+            lefts = lefts.map(|left| left.add(tile.left_pair));
             right = right.add(2 * V::N);
         }
         // Through memory once: writing out straight from the registers, with its branches, makes the compiler keep them in
