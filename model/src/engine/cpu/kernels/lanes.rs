@@ -27,6 +27,15 @@ impl Isa {
         Self::ALL.into_iter().find(|isa| isa.is_supported()).expect("scalar is always supported")
     }
 
+    /// Numbers in a register.
+    pub(crate) fn lanes(self) -> usize {
+        match self {
+            Isa::Avx512 => 16,
+            Isa::Avx2 => 8,
+            Isa::Scalar => 1,
+        }
+    }
+
     /// Whether this CPU has it.
     pub fn is_supported(self) -> bool {
         match self {
@@ -68,6 +77,23 @@ pub(crate) unsafe trait Lanes: Copy {
     unsafe fn round(self) -> Self;
     /// v * 2^whole for a whole number in [-126, 127].
     unsafe fn scale_by_power(v: Self, whole: Self) -> Self;
+    /// 2^(self * m) for a product that is not positive, relative error below 3e-7; below 2^-125 something that is nothing.
+    ///
+    /// The scan's decay, of which there are `d_state` for each channel and token: with one sign only, and in the steps that
+    /// each instruction set has for it, it takes two thirds of the instructions of [`exp2`].
+    unsafe fn exp2_of_product(self, m: Self) -> Self;
+}
+
+/// Asks for the cache line of `p`, ahead of its use; a hint, so any address will do.
+#[inline(always)]
+pub(crate) fn prefetch(p: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 CPU has the instruction, and it never faults.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
 }
 
 /// Number of lanes' worth of the smallest exponent that `exp2` computes; below it the result is 2^-126, which is nothing.
@@ -201,6 +227,11 @@ unsafe impl Lanes for f32 {
     unsafe fn scale_by_power(v: Self, whole: Self) -> Self {
         v * f32::from_bits(((whole as i32 + 127) << 23) as u32)
     }
+    #[inline(always)]
+    unsafe fn exp2_of_product(self, m: Self) -> Self {
+        // SAFETY: plain arithmetic.
+        unsafe { exp2(self * m) }
+    }
 }
 
 /// Writes the methods that are one intrinsic each.
@@ -263,6 +294,24 @@ unsafe impl Lanes for __m512 {
     unsafe fn scale_by_power(v: Self, whole: Self) -> Self {
         // SAFETY: register arithmetic.
         unsafe { _mm512_scalef_ps(v, whole) }
+    }
+    #[inline(always)]
+    #[allow(clippy::approx_constant, reason = "a fitted coefficient is near the root of a half, and not it")]
+    unsafe fn exp2_of_product(self, m: Self) -> Self {
+        // With y = x + 1/2, 2^x is 2^floor(y) times 2^(f - 1/2), f the rest of y in [0, 1): one instruction gives f, one floors
+        // y and scales by its power. The polynomial is fitted for least relative error (7.5e-8).
+        // SAFETY: register arithmetic.
+        unsafe {
+            let y = self.mul_add(m, Self::splat(0.5));
+            let f = _mm512_reduce_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(y);
+            let p = Self::splat(0.001_327_647_1);
+            let p = p.mul_add(f, Self::splat(0.006_356_423_7));
+            let p = p.mul_add(f, Self::splat(0.039_475_17));
+            let p = p.mul_add(f, Self::splat(0.169_814_26));
+            let p = p.mul_add(f, Self::splat(0.490_133_23));
+            let p = p.mul_add(f, Self::splat(0.707_106_7));
+            _mm512_scalef_ps(p, y)
+        }
     }
 }
 
@@ -330,6 +379,27 @@ unsafe impl Lanes for __m256 {
             _mm256_mul_ps(v, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
         }
     }
+    #[inline(always)]
+    #[allow(clippy::approx_constant, reason = "a fitted coefficient is near ln 2, and not ln 2")]
+    unsafe fn exp2_of_product(self, m: Self) -> Self {
+        // Beside 1.5 * 2^23 a number loses its fraction, and its whole part stands in the lowest bits: shifted to the exponent's
+        // place they are added to the polynomial's bits, which multiplies it by that power of two. The polynomial is
+        // that of `exp2`.
+        // SAFETY: register arithmetic.
+        unsafe {
+            let x = self.mul(m).max(Self::splat(EXP2_MIN + 1.0));
+            let shifted = x.add(Self::splat(12_582_912.0));
+            let r = x.sub(shifted.sub(Self::splat(12_582_912.0)));
+            let p = Self::splat(0.001_326_472_6);
+            let p = p.mul_add(r, Self::splat(0.009_671_513));
+            let p = p.mul_add(r, Self::splat(0.055_507_337));
+            let p = p.mul_add(r, Self::splat(0.240_222_42));
+            let p = p.mul_add(r, Self::splat(0.693_147));
+            let p = p.mul_add(r, Self::splat(1.0));
+            let power = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), power))
+        }
+    }
 }
 
 /// Compiles a kernel body, generic over [`Lanes`], for each instruction set, and picks one at run time.
@@ -366,3 +436,65 @@ macro_rules! isa_kernel {
     };
 }
 pub(crate) use isa_kernel;
+
+/// Calls a function generic over [`Lanes`] for whole registers of a range, then for the rest one by one.
+///
+/// `over_lanes!(V, c in range => f::<_, S>(args, c))` calls `f::<V, S>` and `f::<f32, S>`: the first `_` stands for the type.
+macro_rules! over_lanes {
+    ($v:ident, $c:ident in $range:expr => $f:ident :: < _ $(, $s:ident)? > ($($arg:expr),* $(,)?)) => {{
+        let range = $range;
+        let mut $c = range.start;
+        while $c + $v::N <= range.end {
+            $f::<$v $(, $s)?>($($arg),*);
+            $c += $v::N;
+        }
+        while $c < range.end {
+            $f::<f32 $(, $s)?>($($arg),*);
+            $c += 1;
+        }
+    }};
+}
+pub(crate) use over_lanes;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    isa_kernel! { fn decays(dt: &[f32], a2: &[f32], ret: &mut [f32]) = decays_body }
+
+    /// # Safety
+    /// The three are equally long, a multiple of 16.
+    #[inline(always)]
+    unsafe fn decays_body<V: Lanes>(dt: &[f32], a2: &[f32], ret: &mut [f32]) {
+        for i in (0..dt.len()).step_by(V::N) {
+            // SAFETY: inside the slices by the caller's promise.
+            unsafe {
+                let e = V::load(dt.as_ptr().add(i)).exp2_of_product(V::load(a2.as_ptr().add(i)));
+                e.store(ret.as_mut_ptr().add(i));
+            }
+        }
+    }
+
+    #[test]
+    fn the_scans_decay_is_a_power_of_two_on_every_instruction_set() {
+        // dt from 0 and nearly nothing to 30, A log2(e) from -0.001 to -40.
+        let dt: Vec<f32> = (0..4096).map(|i| if i == 0 { 0.0 } else { 1e-6 * 1.0042f32.powi(i) }).collect();
+        let a2: Vec<f32> = (0..4096).map(|i| -0.001 * 1.0116f32.powi(i * 37 % 911)).collect();
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
+            let mut ret = vec![0.0; dt.len()];
+            // SAFETY: support was checked, and the lengths are equal and a multiple of 16.
+            unsafe { decays(isa, &dt, &a2, &mut ret) };
+            for ((dt, a2), e) in dt.iter().zip(&a2).zip(&ret) {
+                // The product as f32 has it: its rounding is the argument's, not the function's.
+                let x = f64::from(dt * a2);
+                if x < -125.0 {
+                    assert!((0.0..3e-38).contains(e), "{isa:?} 2^{x}: {e}");
+                } else {
+                    let error = (f64::from(*e) / x.exp2() - 1.0).abs();
+                    // Beside the polynomial's error an argument of this size is known to half a last place.
+                    assert!(error < 3e-7 + 6e-8 * x.abs(), "{isa:?} 2^{x}: {error:e}");
+                }
+            }
+        }
+    }
+}

@@ -9,6 +9,7 @@ mod conv;
 pub mod decode;
 mod head;
 mod lanes;
+mod lines;
 mod matmul;
 mod norm;
 mod packed;

@@ -9,7 +9,7 @@
 
 use rayon::prelude::*;
 
-use super::lanes::{Isa, Lanes, exp2, isa_kernel, sigmoid, softplus};
+use super::lanes::{Isa, Lanes, isa_kernel, over_lanes, prefetch, sigmoid, softplus};
 use super::shared::Shared;
 
 /// Tokens between two checkpoints of the state. 32 steps of 16 states of 16 channels are 32 KiB: they stay in the
@@ -158,6 +158,20 @@ isa_kernel! {
     ) = forward_body
 }
 
+/// What a task keeps of a chunk, time after time, [`CHANNELS_PER_TASK`] channels each.
+///
+/// In the buffers of the whole batch a channel's next token is kilobytes away. So each chunk is read once, row by row, with what
+/// needs no other token computed on the way; the recurrence walks this copy, which stays in the first-level cache; and what
+/// comes out is gated and written row by row again.
+#[repr(C, align(64))]
+struct Chunk {
+    dt: [f32; SCAN_CHUNK * CHANNELS_PER_TASK],
+    /// dt x
+    dtx: [f32; SCAN_CHUNK * CHANNELS_PER_TASK],
+    /// C h
+    y: [f32; SCAN_CHUNK * CHANNELS_PER_TASK],
+}
+
 /// # Safety
 /// Lengths as [`scan_forward`] checks them; no other task uses these channels of this row.
 #[inline(always)]
@@ -172,9 +186,11 @@ unsafe fn forward_body<V: Lanes, const S: usize>(
     checkpoints: Option<Shared>,
 ) {
     let c_count = args.d_inner;
+    let mut own = std::mem::MaybeUninit::<Chunk>::uninit();
+    let own = own.as_mut_ptr();
     for chunk in 0..args.chunks() {
         let times = chunk * SCAN_CHUNK..((chunk + 1) * SCAN_CHUNK).min(args.l);
-        // SAFETY: within this task's channels and row.
+        // SAFETY: within this task's channels and row, and each part of the chunk is written before it is read.
         unsafe {
             if let Some(checkpoints) = checkpoints {
                 for n in 0..S {
@@ -183,72 +199,125 @@ unsafe fn forward_body<V: Lanes, const S: usize>(
                     std::ptr::copy_nonoverlapping(from, to, channels.len());
                 }
             }
-            let mut c = channels.start;
-            while c + V::N <= channels.end {
-                forward_tile::<V, S>(args, dt_raw, row, times.clone(), c, state, y);
-                c += V::N;
+            for time in times.clone() {
+                let at = Place { t: row * args.l + time, i: time - times.start, first: channels.start };
+                at.read_ahead(args, dt_raw, row, &channels);
+                over_lanes!(V, c in channels.clone() => before::<_>(args, dt_raw, at, c, own));
             }
-            while c < channels.end {
-                forward_tile::<f32, S>(args, dt_raw, row, times.clone(), c, state, y);
-                c += 1;
+            over_lanes!(V, c in channels.clone() => recurrence::<_, S>(args, row, times.clone(), channels.start, c, state, own));
+            for time in times.clone() {
+                let at = Place { t: row * args.l + time, i: time - times.start, first: channels.start };
+                over_lanes!(V, c in channels.clone() => after::<_>(args, at, c, own, y));
             }
         }
+    }
+}
+
+/// A token: in the batch, in its chunk, and the first channel of the task.
+#[derive(Clone, Copy)]
+struct Place {
+    t: usize,
+    i: usize,
+    first: usize,
+}
+
+impl Place {
+    /// Where channel `c` of this token lies in a part of the chunk.
+    fn own(self, c: usize) -> usize {
+        self.i * CHANNELS_PER_TASK + c - self.first
+    }
+
+    /// Asks for what the row a few tokens later will need, and for the gate of this one, which is needed after the recurrence.
+    #[inline(always)]
+    fn read_ahead(self, args: &ScanArgs<'_>, dt_raw: &[f32], row: usize, channels: &std::ops::Range<usize>) {
+        const TOKENS: usize = 4;
+        let c_count = args.d_inner;
+        let later = (self.t + TOKENS).min((row + 1) * args.l - 1);
+        for c in channels.clone().step_by(16) {
+            prefetch(&args.x[later * c_count + c]);
+            prefetch(&dt_raw[later * c_count + c]);
+            prefetch(&args.xz[self.t * 2 * c_count + c_count + c]);
+        }
+    }
+}
+
+/// dt after bias and softplus, and dt x, of one token's channels from `c`.
+///
+/// # Safety
+/// As [`forward_body`]; c + V::N <= d_inner, within the task's channels.
+#[inline(always)]
+unsafe fn before<V: Lanes>(args: &ScanArgs<'_>, dt_raw: &[f32], at: Place, c: usize, own: *mut Chunk) {
+    // SAFETY: inside the lengths that were checked, and inside the chunk.
+    unsafe {
+        let x = V::load(args.x.as_ptr().add(at.t * args.d_inner + c));
+        let raw = V::load(dt_raw.as_ptr().add(at.t * args.d_inner + c));
+        let dt = softplus(raw.add(V::load(args.dt_bias.as_ptr().add(c))));
+        dt.store((&raw mut (*own).dt).cast::<f32>().add(at.own(c)));
+        dt.mul(x).store((&raw mut (*own).dtx).cast::<f32>().add(at.own(c)));
+    }
+}
+
+/// The skip and the gate.
+///
+/// # Safety
+/// As [`before`], which has run, as has the recurrence.
+#[inline(always)]
+unsafe fn after<V: Lanes>(args: &ScanArgs<'_>, at: Place, c: usize, own: *mut Chunk, y: Shared) {
+    // SAFETY: inside the lengths that were checked, and inside the chunk.
+    unsafe {
+        let sum = V::load((&raw const (*own).y).cast::<f32>().add(at.own(c)));
+        let x = V::load(args.x.as_ptr().add(at.t * args.d_inner + c));
+        let z = V::load(args.xz.as_ptr().add(at.t * 2 * args.d_inner + args.d_inner + c));
+        let d = V::load(args.d.as_ptr().add(c));
+        d.mul_add(x, sum).mul(z.mul(sigmoid(z))).store(y.at(at.t * args.d_inner + c));
     }
 }
 
 /// One chunk of time for the `V::N` channels from `c`.
 ///
 /// # Safety
-/// As [`forward_body`].
+/// As [`before`], which has run for all tokens of the chunk.
 #[inline(always)]
-unsafe fn forward_tile<V: Lanes, const S: usize>(
+unsafe fn recurrence<V: Lanes, const S: usize>(
     args: &ScanArgs<'_>,
-    dt_raw: &[f32],
     row: usize,
     times: std::ops::Range<usize>,
+    first: usize,
     c: usize,
     state: Shared,
-    y: Shared,
+    own: *mut Chunk,
 ) {
     let (c_count, width) = (args.d_inner, args.width());
     // SAFETY: t < b l, c + V::N <= d_inner and n < S keep every index inside the lengths that were checked.
     unsafe {
-        let a2 = args.a2.as_ptr().add(c);
         let h_at = |n: usize| state.at((row * S + n) * c_count + c);
         let mut h: [V; S] = std::array::from_fn(|n| V::load(h_at(n)));
-        let bias = V::load(args.dt_bias.as_ptr().add(c));
-        let d = V::load(args.d.as_ptr().add(c));
-        for time in times {
-            let t = row * args.l + time;
-            if *args.starts.get_unchecked(t) {
+        let a2: [V; S] = std::array::from_fn(|n| V::load(args.a2.as_ptr().add(n * c_count + c)));
+        for (i, time) in times.enumerate() {
+            let at = Place { t: row * args.l + time, i, first };
+            if *args.starts.get_unchecked(at.t) {
                 h = [V::splat(0.0); S];
             }
-            let x = V::load(args.x.as_ptr().add(t * c_count + c));
-            let dt = softplus(V::load(dt_raw.as_ptr().add(t * c_count + c)).add(bias));
-            let dtx = dt.mul(x);
-            let b_in = args.x_dbl.as_ptr().add(t * width + args.dt_rank);
+            let dt = V::load((&raw const (*own).dt).cast::<f32>().add(at.own(c)));
+            let dtx = V::load((&raw const (*own).dtx).cast::<f32>().add(at.own(c)));
+            let b_in = args.x_dbl.as_ptr().add(at.t * width + args.dt_rank);
             let c_out = b_in.add(S);
-            // Several sums, so that additions do not wait for one another.
-            let mut sums = [V::splat(0.0); 4];
-            for n in 0..S {
-                let da = decay(dt, V::load(a2.add(n * c_count)));
-                h[n] = h[n].mul_add(da, dtx.mul(V::splat(*b_in.add(n))));
-                sums[n % 4] = h[n].mul_add(V::splat(*c_out.add(n)), sums[n % 4]);
+            // Two sums, so that additions do not wait for one another; the inner loop's length is fixed, so that they stay
+            // in registers.
+            let mut sums = [V::splat(0.0); 2];
+            for two in (0..S).step_by(2) {
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    let n = two + j;
+                    let da = dt.exp2_of_product(a2[n]);
+                    h[n] = h[n].mul_add(da, dtx.mul(V::splat(*b_in.add(n))));
+                    *sum = h[n].mul_add(V::splat(*c_out.add(n)), *sum);
+                }
             }
-            let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
-            let z = V::load(args.xz.as_ptr().add(t * 2 * c_count + c_count + c));
-            let gated = d.mul_add(x, sum).mul(z.mul(sigmoid(z)));
-            gated.store(y.at(t * c_count + c));
+            let sum = sums[0].add(sums[1]);
+            sum.store((&raw mut (*own).y).cast::<f32>().add(at.own(c)));
         }
         for (n, h) in h.into_iter().enumerate() {
             h.store(h_at(n));
         }
     }
-}
-
-/// exp(dt A), with A log2(e) given.
-#[inline(always)]
-pub(super) unsafe fn decay<V: Lanes>(dt: V, a2: V) -> V {
-    // SAFETY: the caller has V's instruction set.
-    unsafe { exp2(dt.mul(a2)) }
 }

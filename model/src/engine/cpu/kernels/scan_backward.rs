@@ -7,8 +7,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::lanes::{Isa, Lanes, isa_kernel, sigmoid, softplus};
-use super::scan::{SCAN_CHUNK, ScanArgs, decay, for_d_state};
+use super::lanes::{Isa, Lanes, isa_kernel, over_lanes, prefetch, sigmoid, softplus};
+use super::lines::Lines;
+use super::scan::{SCAN_CHUNK, ScanArgs, for_d_state};
 use super::shared::Shared;
 
 /// A row is cut by channels until there are this many tasks. A constant, not the number of threads: sums are then
@@ -16,6 +17,8 @@ use super::shared::Shared;
 const TASKS_MIN: usize = 4;
 /// Channels in the widest register: parts are cut at multiples of it.
 const LANES_MAX: usize = 16;
+/// Channels that go through a chunk together: a few cache lines of each row.
+const BLOCK: usize = 64;
 
 /// The gradients that go in and come out.
 #[derive(Debug)]
@@ -75,7 +78,7 @@ pub fn scan_backward(isa: Isa, args: &ScanArgs<'_>, checkpoints: &[f32], gradien
         let (row, part) = (task / parts, task % parts);
         let channels = (part * channels_per_part).min(c)..((part + 1) * channels_per_part).min(c);
         for_d_state!(s, S => {
-            let mut scratch = Scratch::new(S, channels.len());
+            let mut scratch = Scratch::new(S, channels.len(), isa.lanes());
             // SAFETY: support was checked, every length too, and each task has its own (row, channels, part).
             unsafe { backward_task::<S>(isa, args, checkpoints, row, part, channels, &out, &mut scratch) }
         });
@@ -119,26 +122,85 @@ struct Outputs {
 /// What one task needs beside its outputs; allocated once a task.
 struct Scratch {
     /// States before and after each token of a chunk, (SCAN_CHUNK + 1, S, lanes).
-    h: Vec<f32>,
+    h: Lines<f32>,
     /// exp(dt A), (SCAN_CHUNK, S, lanes); zero where a sample begins.
-    decay: Vec<f32>,
-    /// Output before the gate, dt, (SCAN_CHUNK, 2, lanes).
-    y_dt: Vec<f32>,
-    /// dB and dC of a chunk before their lanes are added up, (SCAN_CHUNK, 2 S, LANES_MAX).
-    bc: Vec<f32>,
+    decay: Lines<f32>,
+    /// dB and dC of a chunk before their lanes are added up, (SCAN_CHUNK, 2 S, lanes).
+    bc: Lines<f32>,
     /// Gradient of the state between chunks, (S, channels).
-    dh: Vec<f32>,
+    dh: Lines<f32>,
+    /// What a block's tokens are to the scan and get from it: [`PARTS`] arrays of (SCAN_CHUNK, BLOCK).
+    parts: Lines<f32>,
 }
 
+/// The parts of a block in the scratch. As in the forward pass each chunk is read and written row by row; between, the scan walks
+/// these copies.
+#[derive(Clone, Copy)]
+enum Part {
+    Dt,
+    /// dt x
+    Dtx,
+    /// Gradient of the output before the gate.
+    Dy,
+    /// That of the gate, but for the factor y.
+    Dz,
+    /// silu(z)
+    Gate,
+    /// Slope of softplus.
+    Slope,
+    /// Output before the gate, without the skip.
+    Y,
+    /// g B
+    Gb,
+    /// g exp(dt A) h A
+    Ga,
+}
+
+/// How many [`Part`]s there are.
+const PARTS: usize = 9;
+
 impl Scratch {
-    fn new(s: usize, channels: usize) -> Self {
+    fn new(s: usize, channels: usize, lanes: usize) -> Self {
+        let lines = |len: usize| {
+            let mut lines = Lines::default();
+            lines.first(len);
+            lines
+        };
         Self {
-            h: vec![0.0; (SCAN_CHUNK + 1) * s * LANES_MAX],
-            decay: vec![0.0; SCAN_CHUNK * s * LANES_MAX],
-            y_dt: vec![0.0; SCAN_CHUNK * 2 * LANES_MAX],
-            bc: vec![0.0; SCAN_CHUNK * 2 * s * LANES_MAX],
-            dh: vec![0.0; s * channels],
+            h: lines((SCAN_CHUNK + 1) * s * lanes),
+            decay: lines(SCAN_CHUNK * s * lanes),
+            bc: lines(SCAN_CHUNK * 2 * s * lanes),
+            dh: lines(s * channels),
+            parts: lines(PARTS * SCAN_CHUNK * BLOCK),
         }
+    }
+}
+
+/// The scratch as the kernels see it.
+#[derive(Clone, Copy)]
+struct Own {
+    h: *mut f32,
+    decay: *mut f32,
+    bc: *mut f32,
+    dh: *mut f32,
+    parts: *mut f32,
+    /// Lanes that `bc` has room for.
+    lanes: usize,
+    /// First channel of the task, and how many it has.
+    channels: (usize, usize),
+    /// First channel of the block.
+    first: usize,
+}
+
+impl Own {
+    /// Channel `c` of token `i` of the chunk.
+    ///
+    /// # Safety
+    /// They are in the chunk and in the block.
+    #[inline(always)]
+    unsafe fn part(self, part: Part, i: usize, c: usize) -> *mut f32 {
+        // SAFETY: inside the scratch by the caller's promise.
+        unsafe { self.parts.add((part as usize * SCAN_CHUNK + i) * BLOCK + c - self.first) }
     }
 }
 
@@ -163,162 +225,207 @@ unsafe fn backward_body<V: Lanes, const S: usize>(
     out: &Outputs,
     scratch: &mut Scratch,
 ) {
+    let mut own = Own {
+        h: scratch.h.start(),
+        decay: scratch.decay.start(),
+        bc: scratch.bc.start(),
+        dh: scratch.dh.start(),
+        parts: scratch.parts.start(),
+        lanes: V::N,
+        channels: (channels.start, channels.len()),
+        first: channels.start,
+    };
     for chunk in (0..args.chunks()).rev() {
         let times = chunk * SCAN_CHUNK..((chunk + 1) * SCAN_CHUNK).min(args.l);
-        scratch.bc[..times.len() * 2 * S * LANES_MAX].fill(0.0);
-        let mut c = channels.start;
-        // SAFETY: within this task's channels and row.
+        // SAFETY: within the scratch, and within this task's channels and row.
         unsafe {
-            while c + V::N <= channels.end {
-                backward_tile::<V, S>(args, checkpoints, row, chunk, times.clone(), c, &channels, out, scratch);
-                c += V::N;
-            }
-            while c < channels.end {
-                backward_tile::<f32, S>(args, checkpoints, row, chunk, times.clone(), c, &channels, out, scratch);
-                c += 1;
+            std::slice::from_raw_parts_mut(own.bc, times.len() * 2 * S * V::N).fill(0.0);
+            for first in channels.clone().step_by(BLOCK) {
+                let block = first..(first + BLOCK).min(channels.end);
+                own.first = first;
+                for (i, time) in times.clone().enumerate() {
+                    read_ahead(args, row, time, &block, out);
+                    over_lanes!(V, c in block.clone() => before::<_>(args, row * args.l + time, i, c, out, own));
+                }
+                over_lanes!(V, c in block.clone() => tile::<_, S>(args, checkpoints, row, chunk, times.clone(), c, out, own));
+                for (i, time) in times.clone().enumerate() {
+                    over_lanes!(V, c in block.clone() => after::<_, S>(args, row, time, i, c, out, own));
+                }
             }
             for (i, time) in times.enumerate() {
                 let to = out.bc.at((part * args.tokens() + row * args.l + time) * 2 * S);
                 for n in 0..2 * S {
-                    *to.add(n) = sum_lanes::<V>(scratch.bc.as_ptr().add((i * 2 * S + n) * LANES_MAX));
+                    *to.add(n) = V::load(own.bc.add((i * 2 * S + n) * V::N)).sum();
                 }
             }
         }
     }
 }
 
-/// The sum of `LANES_MAX` numbers.
+/// Asks for what the row a few tokens later will need.
 #[inline(always)]
-unsafe fn sum_lanes<V: Lanes>(p: *const f32) -> f32 {
-    let mut sum = 0.0;
-    // SAFETY: LANES_MAX numbers by the caller's promise, and V::N divides LANES_MAX.
-    unsafe {
-        for i in (0..LANES_MAX).step_by(V::N) {
-            sum += V::load(p.add(i)).sum();
+fn read_ahead(args: &ScanArgs<'_>, row: usize, time: usize, block: &Range<usize>, out: &Outputs) {
+    const TOKENS: usize = 4;
+    let c_count = args.d_inner;
+    let later = row * args.l + (time + TOKENS).min(args.l - 1);
+    for c in block.clone().step_by(LANES_MAX) {
+        prefetch(&args.x[later * c_count + c]);
+        prefetch(&args.xz[later * 2 * c_count + c_count + c]);
+        // SAFETY: inside the buffers, whose lengths were checked; nothing is read or written.
+        unsafe {
+            prefetch(out.dt_raw.at(later * c_count + c));
+            prefetch(out.y.at(later * c_count + c));
         }
     }
-    sum
 }
 
-/// One chunk of time for the `V::N` channels from `c`.
+/// All that the scan needs of token `t`, the chunk's `i`th, which needs no other token.
 ///
 /// # Safety
-/// As [`backward_body`].
+/// As [`backward_body`]; c + V::N <= d_inner, within the block.
+#[inline(always)]
+unsafe fn before<V: Lanes>(args: &ScanArgs<'_>, t: usize, i: usize, c: usize, out: &Outputs, own: Own) {
+    let (c_count, one) = (args.d_inner, 1.0);
+    // SAFETY: inside the lengths that were checked, and inside the scratch.
+    unsafe {
+        let one = V::splat(one);
+        let x = V::load(args.x.as_ptr().add(t * c_count + c));
+        let raw = V::load(out.dt_raw.at(t * c_count + c)).add(V::load(args.dt_bias.as_ptr().add(c)));
+        let dt = softplus(raw);
+        dt.store(own.part(Part::Dt, i, c));
+        dt.mul(x).store(own.part(Part::Dtx, i, c));
+        sigmoid(raw).store(own.part(Part::Slope, i, c));
+        let z = V::load(args.xz.as_ptr().add(t * 2 * c_count + c_count + c));
+        let d_gated = V::load(out.y.at(t * c_count + c));
+        let sigmoid_z = sigmoid(z);
+        let silu_z = z.mul(sigmoid_z);
+        let silu_slope = sigmoid_z.mul(z.mul_add(one.sub(sigmoid_z), one));
+        silu_z.store(own.part(Part::Gate, i, c));
+        d_gated.mul(silu_z).store(own.part(Part::Dy, i, c));
+        d_gated.mul(silu_slope).store(own.part(Part::Dz, i, c));
+    }
+}
+
+/// What comes out for a token, from what the scan left.
+///
+/// # Safety
+/// As [`before`], which has run, as has [`tile`].
+#[inline(always)]
+unsafe fn after<V: Lanes, const S: usize>(
+    args: &ScanArgs<'_>,
+    row: usize,
+    time: usize,
+    i: usize,
+    c: usize,
+    out: &Outputs,
+    own: Own,
+) {
+    let (c_count, t) = (args.d_inner, row * args.l + time);
+    // SAFETY: inside the lengths that were checked, and inside the scratch.
+    unsafe {
+        let of = |part: Part| V::load(own.part(part, i, c));
+        let (x, d) = (V::load(args.x.as_ptr().add(t * c_count + c)), V::load(args.d.as_ptr().add(c)));
+        let (dy, g_b) = (of(Part::Dy), of(Part::Gb));
+        let y = d.mul_add(x, of(Part::Y));
+        of(Part::Dz).mul(y).store(out.xz.at(t * 2 * c_count + c_count + c));
+        y.mul(of(Part::Gate)).store(out.y.at(t * c_count + c));
+        g_b.mul_add(of(Part::Dt), dy.mul(d)).store(out.x.at(t * c_count + c));
+        let g_a = of(Part::Ga).mul(V::splat(std::f32::consts::LN_2));
+        let d_raw = g_b.mul_add(x, g_a).mul(of(Part::Slope));
+        d_raw.store(out.dt_raw.at(t * c_count + c));
+        let sum = |n: usize| out.channel.at((row * (S + 2) + n) * c_count + c);
+        dy.mul_add(x, V::load(sum(S))).store(sum(S));
+        d_raw.add(V::load(sum(S + 1))).store(sum(S + 1));
+    }
+}
+
+/// One chunk of time for the `V::N` channels from `c`: the states again, this time keeping what the way back needs, and back.
+///
+/// # Safety
+/// As [`before`], which has run for all tokens of the chunk.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn backward_tile<V: Lanes, const S: usize>(
+unsafe fn tile<V: Lanes, const S: usize>(
     args: &ScanArgs<'_>,
     checkpoints: &[f32],
     row: usize,
     chunk: usize,
     times: Range<usize>,
     c: usize,
-    channels: &Range<usize>,
     out: &Outputs,
-    scratch: &mut Scratch,
+    own: Own,
 ) {
     let (c_count, width) = (args.d_inner, args.width());
-    let zero_time = times.start;
-    // SAFETY: t < b l, c + V::N <= d_inner, n < S and i <= SCAN_CHUNK keep every index inside the lengths that were
+    let first = row * args.l + times.start;
+    // SAFETY: first + i < b l, c + V::N <= d_inner, n < S and i <= SCAN_CHUNK keep every index inside the lengths that were
     // checked or allocated.
     unsafe {
-        let a2 = args.a2.as_ptr().add(c);
-        let bias = V::load(args.dt_bias.as_ptr().add(c));
-        let d = V::load(args.d.as_ptr().add(c));
-        let hs = scratch.h.as_mut_ptr();
-        let decays = scratch.decay.as_mut_ptr();
-        let y_dt = scratch.y_dt.as_mut_ptr();
-
-        // Forward again, this time keeping what the way back needs.
+        let a2: [V; S] = std::array::from_fn(|n| V::load(args.a2.as_ptr().add(n * c_count + c)));
         let from = checkpoints.as_ptr().add((row * args.chunks() + chunk) * S * c_count + c);
         let mut h: [V; S] = std::array::from_fn(|n| V::load(from.add(n * c_count)));
         for (n, h) in h.iter().enumerate() {
-            h.store(hs.add(n * V::N));
+            h.store(own.h.add(n * V::N));
         }
-        for time in times.clone() {
-            let (t, i) = (row * args.l + time, time - zero_time);
-            let start = *args.starts.get_unchecked(t);
-            let x = V::load(args.x.as_ptr().add(t * c_count + c));
-            let dt = softplus(V::load(out.dt_raw.at(t * c_count + c)).add(bias));
-            let dtx = dt.mul(x);
-            let b_in = args.x_dbl.as_ptr().add(t * width + args.dt_rank);
+        for i in 0..times.len() {
+            let start = *args.starts.get_unchecked(first + i);
+            let (dt, dtx) = (V::load(own.part(Part::Dt, i, c)), V::load(own.part(Part::Dtx, i, c)));
+            let b_in = args.x_dbl.as_ptr().add((first + i) * width + args.dt_rank);
             let c_out = b_in.add(S);
             if start {
                 h = [V::splat(0.0); S];
             }
-            let mut sums = [V::splat(0.0); 4];
-            for n in 0..S {
-                let da = decay(dt, V::load(a2.add(n * c_count)));
-                da.store(decays.add((i * S + n) * V::N));
-                h[n] = h[n].mul_add(da, dtx.mul(V::splat(*b_in.add(n))));
-                sums[n % 4] = h[n].mul_add(V::splat(*c_out.add(n)), sums[n % 4]);
-                h[n].store(hs.add(((i + 1) * S + n) * V::N));
+            let mut sums = [V::splat(0.0); 2];
+            for two in (0..S).step_by(2) {
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    let n = two + j;
+                    let da = dt.exp2_of_product(a2[n]);
+                    da.store(own.decay.add((i * S + n) * V::N));
+                    h[n] = h[n].mul_add(da, dtx.mul(V::splat(*b_in.add(n))));
+                    *sum = h[n].mul_add(V::splat(*c_out.add(n)), *sum);
+                    h[n].store(own.h.add(((i + 1) * S + n) * V::N));
+                }
             }
             if start {
                 for n in 0..S {
-                    V::splat(0.0).store(decays.add((i * S + n) * V::N));
+                    V::splat(0.0).store(own.decay.add((i * S + n) * V::N));
                 }
             }
-            let y = d.mul_add(x, sums[0].add(sums[1]).add(sums[2].add(sums[3])));
-            y.store(y_dt.add(2 * i * V::N));
-            dt.store(y_dt.add((2 * i + 1) * V::N));
+            sums[0].add(sums[1]).store(own.part(Part::Y, i, c));
         }
 
-        // And back.
         let channel = |n: usize| out.channel.at((row * (S + 2) + n) * c_count + c);
-        let dh_at = scratch.dh.as_mut_ptr().add(c - channels.start);
-        let mut dh: [V; S] = std::array::from_fn(|n| V::load(dh_at.add(n * channels.len())));
-        let mut d_skip = V::load(channel(S));
-        let mut d_bias = V::load(channel(S + 1));
+        let dh_at = own.dh.add(c - own.channels.0);
+        let mut dh: [V; S] = std::array::from_fn(|n| V::load(dh_at.add(n * own.channels.1)));
         let mut d_a: [V; S] = std::array::from_fn(|n| V::load(channel(n)));
-        for time in times.rev() {
-            let (t, i) = (row * args.l + time, time - zero_time);
-            let x = V::load(args.x.as_ptr().add(t * c_count + c));
-            let raw = V::load(out.dt_raw.at(t * c_count + c)).add(bias);
-            let z = V::load(args.xz.as_ptr().add(t * 2 * c_count + c_count + c));
-            let y = V::load(y_dt.add(2 * i * V::N));
-            let dt = V::load(y_dt.add((2 * i + 1) * V::N));
-            let d_gated = V::load(out.y.at(t * c_count + c));
-
-            let sigmoid_z = sigmoid(z);
-            let silu_z = z.mul(sigmoid_z);
-            let one = V::splat(1.0);
-            let silu_slope = sigmoid_z.mul(z.mul_add(one.sub(sigmoid_z), one));
-            d_gated.mul(y).mul(silu_slope).store(out.xz.at(t * 2 * c_count + c_count + c));
-            y.mul(silu_z).store(out.y.at(t * c_count + c));
-            let dy = d_gated.mul(silu_z);
-            d_skip = dy.mul_add(x, d_skip);
-
-            let dtx = dt.mul(x);
-            let b_in = args.x_dbl.as_ptr().add(t * width + args.dt_rank);
+        for i in (0..times.len()).rev() {
+            let (dt, dtx) = (V::load(own.part(Part::Dt, i, c)), V::load(own.part(Part::Dtx, i, c)));
+            let dy = V::load(own.part(Part::Dy, i, c));
+            let b_in = args.x_dbl.as_ptr().add((first + i) * width + args.dt_rank);
             let c_out = b_in.add(S);
-            let bc = scratch.bc.as_mut_ptr().add(i * 2 * S * LANES_MAX);
-            let (mut g_b, mut g_a2) = ([V::splat(0.0); 2], [V::splat(0.0); 2]);
-            for n in 0..S {
-                let h_after = V::load(hs.add(((i + 1) * S + n) * V::N));
-                let h_before = V::load(hs.add((i * S + n) * V::N));
-                let g = dh[n].add(dy.mul(V::splat(*c_out.add(n))));
-                let (to_b, to_c) = (bc.add(n * LANES_MAX), bc.add((S + n) * LANES_MAX));
-                g.mul_add(dtx, V::load(to_b)).store(to_b);
-                dy.mul_add(h_after, V::load(to_c)).store(to_c);
-                g_b[n % 2] = g.mul_add(V::splat(*b_in.add(n)), g_b[n % 2]);
-                dh[n] = g.mul(V::load(decays.add((i * S + n) * V::N)));
-                let g_decay = dh[n].mul(h_before);
-                g_a2[n % 2] = g_decay.mul_add(V::load(a2.add(n * c_count)), g_a2[n % 2]);
-                d_a[n] = g_decay.mul_add(dt, d_a[n]);
+            let bc = own.bc.add(i * 2 * S * own.lanes);
+            let (mut g_b, mut g_a) = ([V::splat(0.0); 2], [V::splat(0.0); 2]);
+            for two in (0..S).step_by(2) {
+                for (j, (g_b, g_a)) in g_b.iter_mut().zip(&mut g_a).enumerate() {
+                    let n = two + j;
+                    let h_after = V::load(own.h.add(((i + 1) * S + n) * V::N));
+                    let h_before = V::load(own.h.add((i * S + n) * V::N));
+                    let g = dy.mul_add(V::splat(*c_out.add(n)), dh[n]);
+                    let (to_b, to_c) = (bc.add(n * own.lanes), bc.add((S + n) * own.lanes));
+                    g.mul_add(dtx, V::load(to_b)).store(to_b);
+                    dy.mul_add(h_after, V::load(to_c)).store(to_c);
+                    *g_b = g.mul_add(V::splat(*b_in.add(n)), *g_b);
+                    dh[n] = g.mul(V::load(own.decay.add((i * S + n) * V::N)));
+                    let g_decay = dh[n].mul(h_before);
+                    *g_a = g_decay.mul_add(a2[n], *g_a);
+                    d_a[n] = g_decay.mul_add(dt, d_a[n]);
+                }
             }
-            let g_b = g_b[0].add(g_b[1]);
-            let g_a = g_a2[0].add(g_a2[1]).mul(V::splat(std::f32::consts::LN_2));
-            g_b.mul_add(dt, dy.mul(d)).store(out.x.at(t * c_count + c));
-            let d_raw = g_b.mul_add(x, g_a).mul(sigmoid(raw));
-            d_raw.store(out.dt_raw.at(t * c_count + c));
-            d_bias = d_raw.add(d_bias);
+            g_b[0].add(g_b[1]).store(own.part(Part::Gb, i, c));
+            g_a[0].add(g_a[1]).store(own.part(Part::Ga, i, c));
         }
         for n in 0..S {
-            dh[n].store(dh_at.add(n * channels.len()));
+            dh[n].store(dh_at.add(n * own.channels.1));
             d_a[n].store(channel(n));
         }
-        d_skip.store(channel(S));
-        d_bias.store(channel(S + 1));
     }
 }

@@ -83,6 +83,7 @@ compiled_for_each! {
     ///
     /// `rows` begins at the first row of the first pair, rows are `row_stride` numbers apart; with an odd number of rows the
     /// last pair is filled up with zero.
+    #[allow(clippy::too_many_arguments)]
     fn interleave<const W: usize>(
         rows: &[f32], row_stride: usize, row_count: usize, cols: usize, ret: Shared<u32>, at: usize, panel_stride: usize,
     ) = interleave_body

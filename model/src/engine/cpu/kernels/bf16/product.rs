@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::Bf16Isa;
 use super::micro::{Tile, multiply};
 use super::pack::{interleave, round_row, transpose};
+use crate::engine::cpu::kernels::lines::Lines;
 use crate::engine::cpu::kernels::matmul::Matrix;
 use crate::engine::cpu::kernels::shared::Shared;
 
@@ -30,29 +31,8 @@ const PANEL_GAP: usize = 16;
 /// Room for the laid out operands of a product; kept, so that products of one size allocate nothing.
 #[derive(Debug, Default)]
 pub struct Bf16Scratch {
-    left: Words,
-    right: Words,
-}
-
-/// Words whose first one begins a cache line.
-#[derive(Debug, Default)]
-struct Words(Vec<Line>);
-
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u32; 16]);
-
-impl Words {
-    /// The first `len` words, of any value.
-    fn first(&mut self, len: usize) -> &mut [u32] {
-        let lines = len.div_ceil(16);
-        if self.0.len() < lines {
-            self.0 = Vec::new(); // free the old ones before taking new ones
-            self.0.resize(lines, Line([0; 16]));
-        }
-        // SAFETY: a line is 16 words without padding, and there are enough of them.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), len) }
-    }
+    left: Lines<u32>,
+    right: Lines<u32>,
 }
 
 /// `ret` (m, n), rows `ret_stride` apart, becomes `a` (m, k) times `b` (k, n), both rounded to bf16, or has that added when
@@ -118,7 +98,7 @@ fn run<const ROWS: usize, const COLS: usize>(
     let row_tasks = result.m.div_ceil(rows_per_task);
     let panels_per_task = right.count.div_ceil(TASKS_MIN.div_ceil(row_tasks)).max(1);
     let col_tasks = right.count.div_ceil(panels_per_task);
-    (0..row_tasks * col_tasks).into_par_iter().for_each_init(Words::default, |words, task| {
+    (0..row_tasks * col_tasks).into_par_iter().for_each_init(Lines::default, |words, task| {
         let (row_task, col_task) = (task / col_tasks, task % col_tasks);
         let rows = row_task * rows_per_task..((row_task + 1) * rows_per_task).min(result.m);
         let panels = col_task * panels_per_task..((col_task + 1) * panels_per_task).min(right.count);
@@ -152,7 +132,7 @@ fn round_rows(
     rows: Range<usize>,
     rows_max: usize,
     pairs: Range<usize>,
-    words: &mut Words,
+    words: &mut Lines<u32>,
 ) -> (*const u32, usize) {
     let stride = pairs.len() + PANEL_GAP;
     let words = words.first(rows_max * stride);
@@ -215,7 +195,7 @@ struct Panels<const W: usize> {
 
 impl<const W: usize> Panels<W> {
     /// Panels for `width` rows or columns over an inner dimension of `k`.
-    fn new(words: &mut Words, width: usize, k: usize) -> Self {
+    fn new(words: &mut Lines<u32>, width: usize, k: usize) -> Self {
         let (count, pairs) = (width.div_ceil(W), k.div_ceil(2));
         let stride = (pairs * W).next_multiple_of(16) + PANEL_GAP;
         let words = words.first(count * stride);

@@ -34,17 +34,11 @@ fn rounds_to_nearest_ties_to_even_and_keeps_what_is_no_number() {
     }
 }
 
-/// What the product has to be: f64 sums over rounded operands.
+/// What the product has to be: f64 sums over rounded operands; `b` by columns.
 fn expected(a: &[Vec<f32>], b: &[Vec<f32>], before: f32) -> Vec<f64> {
-    let (k, n) = (b.len(), b[0].len());
-    let mut ret = Vec::new();
-    for row in a {
-        for c in 0..n {
-            let sum: f64 = (0..k).map(|i| f64::from(round_to_bf16(row[i])) * f64::from(round_to_bf16(b[i][c]))).sum();
-            ret.push(sum + f64::from(before));
-        }
-    }
-    ret
+    let product = |x: &f32, y: &f32| f64::from(round_to_bf16(*x)) * f64::from(round_to_bf16(*y));
+    let dot = |row: &[f32], col: &[f32]| row.iter().zip(col).map(|(x, y)| product(x, y)).sum::<f64>();
+    a.iter().flat_map(|row| b.iter().map(move |col| dot(row, col) + f64::from(before))).collect()
 }
 
 fn rows(data: &[f32], rows: usize, cols: usize, stride: usize) -> Vec<Vec<f32>> {
@@ -75,7 +69,7 @@ fn one_layout(isa: Bf16Isa, (m, n, k): (usize, usize, usize), a_transposed: bool
     let (a, b) = (numbers(a_rows * a_stride, 1), numbers(b_rows * b_stride, 2));
     let (a_lists, b_lists) = (rows(&a, a_rows, a_cols, a_stride), rows(&b, b_rows, b_cols, b_stride));
     let a_lists = if a_transposed { transposed(&a_lists) } else { a_lists };
-    let b_lists = if b_transposed { transposed(&b_lists) } else { b_lists };
+    let b_lists = if b_transposed { b_lists } else { transposed(&b_lists) };
     let (a, b) = (Matrix::strided(&a, a_rows, a_cols, a_stride), Matrix::strided(&b, b_rows, b_cols, b_stride));
     let a = if a_transposed { a.t() } else { a };
     let b = if b_transposed { b.t() } else { b };
