@@ -397,35 +397,67 @@ unsafe fn tile<V: Lanes, const S: usize>(
         let dh_at = own.dh.add(c - own.channels.0);
         let mut dh: [V; S] = std::array::from_fn(|n| V::load(dh_at.add(n * own.channels.1)));
         let mut d_a: [V; S] = std::array::from_fn(|n| V::load(channel(n)));
-        for i in (0..times.len()).rev() {
-            let (dt, dtx) = (V::load(own.part(Part::Dt, i, c)), V::load(own.part(Part::Dtx, i, c)));
-            let dy = V::load(own.part(Part::Dy, i, c));
-            let b_in = args.x_dbl.as_ptr().add((first + i) * width + args.dt_rank);
-            let c_out = b_in.add(S);
-            let bc = own.bc.add(i * 2 * S * own.lanes);
-            let (mut g_b, mut g_a) = ([V::splat(0.0); 2], [V::splat(0.0); 2]);
-            for two in (0..S).step_by(2) {
-                for (j, (g_b, g_a)) in g_b.iter_mut().zip(&mut g_a).enumerate() {
-                    let n = two + j;
-                    let h_after = V::load(own.h.add(((i + 1) * S + n) * V::N));
-                    let h_before = V::load(own.h.add((i * S + n) * V::N));
-                    let g = dy.mul_add(V::splat(*c_out.add(n)), dh[n]);
-                    let (to_b, to_c) = (bc.add(n * own.lanes), bc.add((S + n) * own.lanes));
-                    g.mul_add(dtx, V::load(to_b)).store(to_b);
-                    dy.mul_add(h_after, V::load(to_c)).store(to_c);
-                    *g_b = g.mul_add(V::splat(*b_in.add(n)), *g_b);
-                    dh[n] = g.mul(V::load(own.decay.add((i * S + n) * V::N)));
-                    let g_decay = dh[n].mul(h_before);
-                    *g_a = g_decay.mul_add(a2[n], *g_a);
-                    d_a[n] = g_decay.mul_add(dt, d_a[n]);
-                }
-            }
-            g_b[0].add(g_b[1]).store(own.part(Part::Gb, i, c));
-            g_a[0].add(g_a[1]).store(own.part(Part::Ga, i, c));
+        // Two tokens at once: what is summed over time is read and written half as often.
+        let mut left = times.len();
+        while left >= 2 {
+            left -= 2;
+            back::<V, S, 2>(args, first, left, c, own, &a2, &mut dh, &mut d_a);
+        }
+        if left == 1 {
+            back::<V, S, 1>(args, first, 0, c, own, &a2, &mut dh, &mut d_a);
         }
         for n in 0..S {
             dh[n].store(dh_at.add(n * own.channels.1));
             d_a[n].store(channel(n));
+        }
+    }
+}
+
+/// The way back over the tokens `i + T - 1` to `i` of a chunk that begins at token `first`.
+///
+/// # Safety
+/// As [`tile`], which has kept the states and decays of the chunk.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn back<V: Lanes, const S: usize, const T: usize>(
+    args: &ScanArgs<'_>,
+    first: usize,
+    i: usize,
+    c: usize,
+    own: Own,
+    a2: &[V; S],
+    dh: &mut [V; S],
+    d_a: &mut [V; S],
+) {
+    // SAFETY: i + T <= SCAN_CHUNK and n < S keep every index inside the scratch; the tokens exist.
+    unsafe {
+        let of = |part: Part| -> [V; T] { std::array::from_fn(|k| V::load(own.part(part, i + k, c))) };
+        let (dt, dtx, dy) = (of(Part::Dt), of(Part::Dtx), of(Part::Dy));
+        let b_in = args.x_dbl.as_ptr().add((first + i) * args.width() + args.dt_rank);
+        let (mut g_b, mut g_a) = ([V::splat(0.0); T], [V::splat(0.0); T]);
+        for n in 0..S {
+            let (mut g, mut sum) = (dh[n], d_a[n]);
+            let mut h_after = V::load(own.h.add(((i + T) * S + n) * V::N));
+            for k in (0..T).rev() {
+                let h_before = V::load(own.h.add(((i + k) * S + n) * V::N));
+                let b_in = b_in.add(k * args.width() + n);
+                let bc = own.bc.add((i + k) * 2 * S * own.lanes);
+                let (to_b, to_c) = (bc.add(n * own.lanes), bc.add((S + n) * own.lanes));
+                g = dy[k].mul_add(V::splat(*b_in.add(S)), g);
+                g.mul_add(dtx[k], V::load(to_b)).store(to_b);
+                dy[k].mul_add(h_after, V::load(to_c)).store(to_c);
+                g_b[k] = g.mul_add(V::splat(*b_in), g_b[k]);
+                g = g.mul(V::load(own.decay.add(((i + k) * S + n) * V::N)));
+                let g_decay = g.mul(h_before);
+                g_a[k] = g_decay.mul_add(a2[n], g_a[k]);
+                sum = g_decay.mul_add(dt[k], sum);
+                h_after = h_before;
+            }
+            (dh[n], d_a[n]) = (g, sum);
+        }
+        for k in 0..T {
+            g_b[k].store(own.part(Part::Gb, i + k, c));
+            g_a[k].store(own.part(Part::Ga, i + k, c));
         }
     }
 }

@@ -167,10 +167,10 @@ const TILE_MAX: usize = 12 * 32;
 /// As [`multiply`].
 #[inline(always)]
 unsafe fn body<V: PairLanes, const R: usize>(tile: Tile) {
-    let mut sums = [[unsafe { V::splat(0.0) }; 2]; R];
     let row = tile.left_row;
     // SAFETY: the operands are readable by the caller's promise.
     unsafe {
+        let mut sums = [[V::splat(0.0); 2]; R];
         // Several pointers, each for some rows: with one, the additions that lead from row to row would wait for one another
         // as long as the products take.
         let mut lefts = [tile.left, tile.left.add(R.div_ceil(3) * row), tile.left.add(2 * R.div_ceil(3) * row)];
