@@ -3,8 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 /// A device as asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Device {
     /// The best there is; the only choice that may fall back.
     #[default]
@@ -22,23 +25,88 @@ pub enum DeviceError {
     /// Not `auto`, `cpu` or `cuda:N`.
     #[error("{0:?} is no device; use auto, cpu or cuda:N")]
     Unknown(String),
-    /// A GPU was asked for by name, and this build cannot use any.
-    #[error("{0} was asked for, but this build computes on the CPU only; use --device cpu or --device auto")]
-    NoCuda(Device),
+    /// A GPU was asked for by name, and cannot be used.
+    #[error("{device} was asked for, but {why}; use --device cpu or --device auto")]
+    Unusable {
+        /// The GPU.
+        device: Device,
+        /// What is missing.
+        why: String,
+    },
+}
+
+/// A GPU, as the driver tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpu {
+    /// Its number.
+    pub ordinal: usize,
+    /// Its name.
+    pub name: String,
+    /// Major and minor compute capability.
+    pub capability: (i32, i32),
+    /// Bytes of memory in all.
+    pub memory_bytes: usize,
+    /// Streaming multiprocessors.
+    pub multiprocessors: usize,
+    /// Why it cannot be used, where it cannot.
+    pub unusable: Option<String>,
+}
+
+/// The GPUs that the driver sees.
+///
+/// # Errors
+/// In words, what this build or this machine lacks to use any.
+#[cfg(not(feature = "cuda"))]
+pub fn gpus() -> Result<Vec<Gpu>, String> {
+    Err("this build computes on the CPU only (it was built without the feature `cuda`)".to_owned())
+}
+
+/// The GPUs that the driver sees.
+///
+/// # Errors
+/// In words, what this build or this machine lacks to use any.
+#[cfg(feature = "cuda")]
+pub fn gpus() -> Result<Vec<Gpu>, String> {
+    crate::engine::cuda::devices().map_err(|why| why.to_string())
 }
 
 impl Device {
-    /// Settles on a device that this build can use, and says in words what it is.
+    /// Settles on a device that this build can use here, and says in words what it is.
     ///
     /// # Errors
-    /// A CUDA device in a build without CUDA: a named device is never replaced in silence.
-    pub fn resolve(self) -> Result<(Device, &'static str), DeviceError> {
+    /// A GPU that cannot be used: a named device is never replaced in silence.
+    pub fn resolve(self) -> Result<(Device, String), DeviceError> {
+        self.resolve_among(gpus)
+    }
+
+    fn resolve_among(self, gpus: impl FnOnce() -> Result<Vec<Gpu>, String>) -> Result<(Device, String), DeviceError> {
         match self {
-            Device::Auto => Ok((Device::Cpu, "cpu (auto: this build has no CUDA)")),
-            Device::Cpu => Ok((Device::Cpu, "cpu")),
-            Device::Cuda(_) => Err(DeviceError::NoCuda(self)),
+            Device::Cpu => Ok((Device::Cpu, "cpu".to_owned())),
+            Device::Auto => Ok(match gpus() {
+                Ok(gpus) => match gpus.iter().find(|gpu| gpu.unusable.is_none()) {
+                    Some(gpu) => (Device::Cuda(gpu.ordinal), format!("cuda:{} ({})", gpu.ordinal, gpu.name)),
+                    None => (Device::Cpu, format!("cpu (auto: {})", unusable(&gpus))),
+                },
+                Err(why) => (Device::Cpu, format!("cpu (auto: {why})")),
+            }),
+            Device::Cuda(ordinal) => {
+                let refused = |why| Err(DeviceError::Unusable { device: self, why });
+                match gpus() {
+                    Err(why) => refused(why),
+                    Ok(gpus) => match gpus.iter().find(|gpu| gpu.ordinal == ordinal) {
+                        None => refused(format!("the driver has {} GPU(s), numbered from 0", gpus.len())),
+                        Some(Gpu { unusable: Some(why), .. }) => refused(why.clone()),
+                        Some(gpu) => Ok((self, format!("cuda:{ordinal} ({})", gpu.name))),
+                    },
+                }
+            }
         }
     }
+}
+
+/// Why none of `gpus` can be used.
+fn unusable(gpus: &[Gpu]) -> String {
+    gpus.iter().find_map(|gpu| gpu.unusable.clone()).unwrap_or_else(|| "the driver sees no GPU".to_owned())
 }
 
 impl FromStr for Device {
@@ -53,6 +121,14 @@ impl FromStr for Device {
                 number.map(Device::Cuda).ok_or_else(|| DeviceError::Unknown(s.to_owned()))
             }
         }
+    }
+}
+
+impl TryFrom<String> for Device {
+    type Error = DeviceError;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        name.parse()
     }
 }
 
@@ -78,9 +154,28 @@ mod tests {
         assert_eq!("gpu".parse::<Device>(), Err(DeviceError::Unknown("gpu".into())));
     }
 
+    fn gpu(ordinal: usize, unusable: Option<&str>) -> Gpu {
+        let unusable = unusable.map(str::to_owned);
+        Gpu { ordinal, name: "a GPU".into(), capability: (9, 0), memory_bytes: 1 << 30, multiprocessors: 132, unusable }
+    }
+
     #[test]
-    fn only_auto_falls_back() {
-        assert_eq!(Device::Auto.resolve().unwrap().0, Device::Cpu);
-        assert_eq!(Device::Cuda(0).resolve(), Err(DeviceError::NoCuda(Device::Cuda(0))));
+    fn only_auto_falls_back_and_says_why() {
+        let none = || Err("there is no driver".to_owned());
+        assert_eq!(Device::Auto.resolve_among(none).unwrap(), (Device::Cpu, "cpu (auto: there is no driver)".into()));
+        let error = Device::Cuda(0).resolve_among(none).unwrap_err().to_string();
+        assert_eq!(error, "cuda:0 was asked for, but there is no driver; use --device cpu or --device auto");
+        let old = || Ok(vec![gpu(0, Some("it is too old"))]);
+        assert_eq!(Device::Auto.resolve_among(old).unwrap(), (Device::Cpu, "cpu (auto: it is too old)".into()));
+        assert!(Device::Cuda(0).resolve_among(old).unwrap_err().to_string().contains("it is too old"));
+        assert!(Device::Cuda(3).resolve_among(old).unwrap_err().to_string().contains("1 GPU(s)"));
+    }
+
+    #[test]
+    fn auto_takes_the_first_gpu_that_can_be_used() {
+        let two = || Ok(vec![gpu(0, Some("it is too old")), gpu(1, None)]);
+        assert_eq!(Device::Auto.resolve_among(two).unwrap(), (Device::Cuda(1), "cuda:1 (a GPU)".into()));
+        assert_eq!(Device::Cuda(1).resolve_among(two).unwrap().0, Device::Cuda(1));
+        assert_eq!(Device::Cpu.resolve_among(two).unwrap().0, Device::Cpu);
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use wiremamba_model::checkpoint::Checkpoint;
-use wiremamba_model::engine::{CpuDecoder, Precision};
+use wiremamba_model::device::Device;
+use wiremamba_model::engine;
 use wiremamba_model::generate::{LabelChoice, OPTIONS, TimelinePacket, Traffic, TrafficOptions};
 
 use crate::threads::Threads;
@@ -76,8 +77,9 @@ impl Source {
         let traffic = threads.run(|| {
             let checkpoint = Checkpoint::load(&model).map_err(|e| chain(&e))?;
             let codec = checkpoint.codec.ok_or("the checkpoint was not made by wiremamba; it has no codec")?;
-            let decoder = CpuDecoder::new(&checkpoint.params, Precision::for_decoding()).map_err(|e| chain(&e))?;
-            Traffic::new(Box::new(decoder), Arc::from(codec), options, Vec::new()).map_err(|e| chain(&e))
+            let (device, _) = Device::Auto.resolve().map_err(|e| chain(&e))?;
+            let decoder = engine::decoder(&checkpoint.params, device, None).map_err(|e| chain(&e))?;
+            Traffic::new(decoder, Arc::from(codec), options, Vec::new()).map_err(|e| chain(&e))
         })?;
         Ok(Self { traffic, threads, name: model.display().to_string() })
     }

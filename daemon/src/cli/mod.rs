@@ -5,6 +5,7 @@
 mod baseline;
 mod bench;
 mod ctl;
+mod devices;
 mod eval;
 mod exec;
 mod extcap;
@@ -73,6 +74,8 @@ enum Command {
     /// Measure training and decoding on this machine
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// List what can compute here, and say why the rest cannot
+    Devices(devices::DevicesArgs),
     /// Run a program for which wiremamba:label=web,flows=50 is the name of a capture
     Exec(exec::ExecArgs),
     /// Be an interface of Wireshark and tshark
@@ -171,6 +174,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Ctl(args) => ctl::run(args),
         Command::Models(args) => models::run(&args),
         Command::Bench(command) => bench::run(command, context),
+        Command::Devices(args) => devices::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Extcap(args) => extcap::run(args, context),
         Command::Completions { shell } => {

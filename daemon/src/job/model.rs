@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use wiremamba_model::checkpoint::Checkpoint;
 use wiremamba_model::codec::{Codec, CodecSpec, LabelId, from_spec};
 use wiremamba_model::device::Device;
-use wiremamba_model::engine::{CpuDecoder, Precision};
+use wiremamba_model::engine::{self, Precision};
 use wiremamba_model::flow::Session;
 use wiremamba_model::generate::{GenerateOptions, LabelChoice, Labels, Prompt, Sampling, Traffic, TrafficOptions};
 use wiremamba_model::packet::Timestamp;
@@ -106,6 +106,13 @@ pub enum PrecisionArg {
     Int8,
 }
 
+impl PrecisionArg {
+    /// What was asked for; `None` to leave it to the engine.
+    fn asked(self) -> Option<Precision> {
+        (self != PrecisionArg::Auto).then(|| self.into())
+    }
+}
+
 impl From<PrecisionArg> for Precision {
     fn from(arg: PrecisionArg) -> Self {
         match arg {
@@ -139,9 +146,9 @@ pub fn open(path: &Path) -> Result<Model> {
 
 /// The packets that `args` ask `path` for, as a source.
 pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
-    let (_, device) = args.device.resolve()?;
+    let (device, named) = args.device.resolve()?;
     let Model { checkpoint, codec } = open(path)?;
-    tracing::info!(device, model = %checkpoint.path.display(), "generating");
+    tracing::info!(device = named, model = %checkpoint.path.display(), "generating");
     let codec = with_plan(codec, &args.plan)?;
     let labels = match args.mix.as_slice() {
         [] => LabelChoice::InTurn(args.labels.clone()),
@@ -173,9 +180,9 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
             ahead: TrafficOptions::default().generate.ahead,
         },
     };
-    let decoder = CpuDecoder::new(&checkpoint.params, args.precision.into())?;
+    let decoder = engine::decoder(&checkpoint.params, device, args.precision.asked())?;
     drop(checkpoint);
-    Ok(ModelSource::new(Traffic::new(Box::new(decoder), codec, options, prompts)?))
+    Ok(ModelSource::new(Traffic::new(decoder, codec, options, prompts)?))
 }
 
 /// The codec with its plan changed as `args` say.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use wiremamba_model::device::Device;
 use wiremamba_model::mamba::Preset;
 
 /// Everything that can be set.
@@ -171,6 +172,9 @@ pub struct ModelConfig {
     /// Size of a network that learns from nothing.
     #[serde(default)]
     pub preset: PresetName,
+    /// Where to learn: auto, cpu or cuda:N.
+    #[serde(default)]
+    pub device: Device,
     /// Strings that a network that learns from nothing may take from the first payload it sees, word for word, into its
     /// vocabulary: they are written to the store, so that there are none by default.
     #[serde(default)]

@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use wiremamba_model::checkpoint::{Checkpoint, Contents, Lineage, Store, Version, history, versions};
 use wiremamba_model::codec::wire::WireCodec;
 use wiremamba_model::codec::{Codec, LabelId};
-use wiremamba_model::engine::CpuEngine;
+use wiremamba_model::device::Device;
+use wiremamba_model::engine::{self, Precision};
 use wiremamba_model::generate::label_id;
 use wiremamba_model::mamba::{MambaConfig, Params, Preset};
 use wiremamba_model::train::{Dataset, DatasetLimits, Moments, TrainOptions, Trainer};
@@ -34,6 +35,8 @@ pub(super) struct Learner {
     config: ModelConfig,
     limits: LearnConfig,
     labels: Vec<String>,
+    /// Where rounds are computed.
+    device: Device,
     /// `None` while there was nothing to begin with, and nothing seen.
     in_use: Option<InUse>,
     rehearsal: Option<Rehearsal>,
@@ -112,12 +115,14 @@ impl Learner {
             Some(in_use) => tracing::info!(model = in_use.name, "learning begins with"),
             None => tracing::info!("learning begins from nothing: no model.base, and an empty store"),
         }
+        let (device, named) = model.device.resolve()?;
+        tracing::info!(device = named, "learning on");
         let rehearsal = match (&in_use, &base) {
             (Some(in_use), Some(base)) => Rehearsal::open(&limits, base, in_use.codec.as_ref())?,
             _ => None,
         };
         let labels = in_use.as_ref().map_or_else(|| config.labels(), |in_use| in_use.codec.labels().to_vec());
-        Ok(Self { store, config: model, limits, labels, in_use, rehearsal, moments: None, steps })
+        Ok(Self { store, config: model, limits, labels, device, in_use, rehearsal, moments: None, steps })
     }
 
     /// The number of a label.
@@ -167,12 +172,14 @@ impl Learner {
             warmup_steps: if self.moments.is_some() { 0 } else { limits.steps_per_round / WARMUP_PART },
             held_out_share: 0.0,
             eval: eval_options(&limits),
+            precision: if self.device == Device::Cpu { Precision::F32 } else { Precision::Bf16 },
             // Another order each round.
             seed: self.steps,
             ..TrainOptions::default()
         };
-        let engine = CpuEngine::new(in_use.params.as_ref().clone())?;
-        let mut trainer = Trainer::new(Box::new(engine), Arc::new(train), options)?;
+        let params = in_use.params.as_ref().clone();
+        let learner = engine::learner(params, self.device, options.precision, options.batch, options.adamw)?;
+        let mut trainer = Trainer::with_learner(learner, Arc::new(train), options)?;
         if let Some(moments) = self.moments.take() {
             let is_restored = trainer.restore_moments(&moments);
             debug_assert!(is_restored, "they are of a network of the same shape: that of the weights in use");

@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod mpi;
 pub(crate) mod packet;
 pub(crate) mod xdp;
 

@@ -5,10 +5,12 @@
 //! memory known at the start, and a step deterministic: sums are cut at fixed places, never by the number of
 //! threads.
 
+mod choice;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 
+pub use choice::{EngineError, decoder, learner, training_precision};
 pub use cpu::{CpuDecoder, CpuEngine, Isa};
 
 use serde::{Deserialize, Serialize};

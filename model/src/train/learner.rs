@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::optimizer::{AdamW, AdamWOptions, global_norm};
+use super::parallel::AllReduce;
 use crate::mamba::{Batch, Loss, Mamba, Params, State};
 
 /// AdamW's memory: enough to go on exactly.
@@ -45,6 +46,9 @@ pub trait Learner: Send {
     /// Adds `scale` times the derivative of the summed cross-entropy of `batch` to the gradients. The rows begin with the carried
     /// state, which moves on to their ends.
     fn accumulate(&mut self, batch: &Batch, scale: f32) -> Loss;
+
+    /// Sums the gradients over all processes.
+    fn reduce_gradients(&mut self, all: &dyn AllReduce);
 
     /// Euclidean norm of the gradients; not finite when one of them is not.
     fn gradient_norm(&mut self) -> f64;
@@ -110,6 +114,10 @@ impl Learner for HostLearner {
 
     fn accumulate(&mut self, batch: &Batch, scale: f32) -> Loss {
         self.model.gradients(batch, &mut self.carried, scale, &mut self.gradients)
+    }
+
+    fn reduce_gradients(&mut self, all: &dyn AllReduce) {
+        all.sum_f32(&mut self.gradients.data);
     }
 
     fn gradient_norm(&mut self) -> f64 {

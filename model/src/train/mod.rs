@@ -10,6 +10,7 @@ mod dataset;
 mod eval;
 mod learner;
 mod optimizer;
+mod parallel;
 mod sampler;
 mod schedule;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use dataset::{Dataset, DatasetCounters, DatasetLimits, Sample};
 pub use eval::{Eval, EvalOptions, LabelEval, Tally, evaluate};
 pub use learner::{HostLearner, Learner, Moments};
 pub use optimizer::{AdamW, AdamWOptions, global_norm};
+pub use parallel::AllReduce;
 pub use sampler::{RowPosition, Sampler, SamplerError, SamplerPosition};
 pub use schedule::Schedule;
 pub use trainer::{StepReport, TrainError, TrainState, Trainer};

@@ -9,6 +9,7 @@ use super::config::{ConfigError, TrainOptions};
 use super::dataset::Dataset;
 use super::eval::{Eval, evaluate};
 use super::learner::{HostLearner, Learner, Moments};
+use super::parallel::{self, AllReduce};
 use super::sampler::{Sampler, SamplerError, SamplerPosition};
 use crate::codec::Token;
 use crate::mamba::{Batch, Loss, Mamba, Params, State};
@@ -30,6 +31,14 @@ pub enum TrainError {
         token: Token,
         /// Tokens that the network knows.
         vocab_size: usize,
+    },
+    /// The rows of a batch cannot be shared out evenly.
+    #[error("a batch of {batch} rows cannot be shared out evenly to {processes} processes")]
+    Uneven {
+        /// Rows of a batch.
+        batch: usize,
+        /// Processes that learn together.
+        processes: usize,
     },
     /// A saved state belongs to another network or batch.
     #[error("saved {what} has {found} numbers, this run needs {expected}")]
@@ -102,6 +111,7 @@ pub struct TrainState<'a> {
 /// Teaches a network, step by step. It owns the network while it learns; it never loops by itself and knows no clock.
 pub struct Trainer {
     learner: Box<dyn Learner>,
+    parallel: Option<Box<dyn AllReduce>>,
     options: TrainOptions,
     sampler: Sampler,
     batches: Vec<Batch>,
@@ -136,6 +146,7 @@ impl Trainer {
         let batches = vec![batch; options.accumulate];
         Ok(Self {
             learner,
+            parallel: None,
             options,
             sampler,
             batches,
@@ -144,6 +155,21 @@ impl Trainer {
             skipped_in_a_row: 0,
             tokens_per_packet,
         })
+    }
+
+    /// A run at its first step, together with other processes: `learner` was made for this process's share of the rows, and
+    /// `options.batch` counts those of all.
+    pub fn in_parallel(
+        learner: Box<dyn Learner>,
+        data: Arc<Dataset>,
+        options: TrainOptions,
+        all: Box<dyn AllReduce>,
+    ) -> Result<Self, TrainError> {
+        let (batch, processes) = (options.batch, all.size());
+        if !batch.is_multiple_of(processes) {
+            return Err(TrainError::Uneven { batch, processes });
+        }
+        Ok(Self { parallel: Some(all), ..Self::with_learner(learner, data, options)? })
     }
 
     /// Learns from the next window (`accumulate` windows) of every row.
@@ -163,9 +189,21 @@ impl Trainer {
             if !self.options.carry {
                 self.learner.zero_carried();
             }
-            let part = self.learner.accumulate(batch, scale);
+            let part = match &self.parallel {
+                None => self.learner.accumulate(batch, scale),
+                Some(all) => {
+                    let rows = parallel::rows(batch.b, all.rank(), all.size());
+                    self.learner.accumulate(&parallel::part(batch, &rows), scale)
+                }
+            };
             loss.nats += part.nats;
             loss.count += part.count;
+        }
+        if let Some(all) = &self.parallel {
+            self.learner.reduce_gradients(&**all);
+            let mut sums = [loss.nats, loss.count as f64];
+            all.sum_f64(&mut sums);
+            loss = Loss { nats: sums[0], count: sums[1] as u64 };
         }
         let gradient_norm = self.learner.gradient_norm();
         let learning_rate = self.options.schedule().learning_rate(self.step);
@@ -223,6 +261,14 @@ impl Trainer {
         &self.options
     }
 
+    /// Whether any of the processes that learn together says so; for one process, what it says. As every step, all have to ask.
+    pub fn any<const N: usize>(&self, says: [bool; N]) -> [bool; N] {
+        let Some(all) = &self.parallel else { return says };
+        let mut sums = says.map(|s| f64::from(u8::from(s)));
+        all.sum_f64(&mut sums);
+        sums.map(|s| s > 0.0)
+    }
+
     /// Steps done.
     pub fn steps(&self) -> u64 {
         self.step
@@ -249,9 +295,16 @@ impl Trainer {
         self.learner.restore_moments(moments)
     }
 
-    /// What has to be saved, beside the parameters, to go on exactly.
+    /// What has to be saved, beside the parameters, to go on exactly. Where several processes learn together, all have to ask for it.
     pub fn state(&self) -> TrainState<'_> {
         let moments = self.learner.moments();
+        let carried = match &self.parallel {
+            None => self.learner.carried(),
+            Some(all) => {
+                let config = self.learner.params().config();
+                Cow::Owned(parallel::whole_state(&**all, &self.learner.carried(), self.options.batch, config))
+            }
+        };
         TrainState {
             options: self.options.clone(),
             step: self.step,
@@ -260,7 +313,7 @@ impl Trainer {
             skipped_in_a_row: self.skipped_in_a_row,
             first_moment: moments.first,
             second_moment: moments.second,
-            carried: self.learner.carried(),
+            carried,
             sampler: self.sampler.position().clone(),
         }
     }
@@ -284,7 +337,13 @@ impl Trainer {
         let moments = Moments { first: state.first_moment, second: state.second_moment, updates: state.updates };
         let is_restored = self.learner.restore_moments(&moments);
         debug_assert!(is_restored, "lengths were checked above");
-        self.learner.set_carried(state.carried.into_owned());
+        self.learner.set_carried(match &self.parallel {
+            None => state.carried.into_owned(),
+            Some(all) => {
+                let rows = parallel::rows(self.options.batch, all.rank(), all.size());
+                parallel::state_part(&state.carried, &rows, self.learner.params().config())
+            }
+        });
         (self.step, self.skipped_steps) = (state.step, state.skipped_steps);
         self.skipped_in_a_row = state.skipped_in_a_row;
         Ok(())

@@ -15,9 +15,9 @@ use wiremamba_model::checkpoint::{CheckpointError, Lineage, Store};
 use wiremamba_model::codec::bytes::Keep;
 use wiremamba_model::codec::wire::STRINGS_DEFAULT;
 use wiremamba_model::device::Device;
-use wiremamba_model::engine::{CpuEngine, Precision};
-use wiremamba_model::mamba::{Mamba, MambaConfig, Params, Preset};
-use wiremamba_model::train::{Dataset, TrainOptions, TrainState, Trainer};
+use wiremamba_model::engine::{self, Precision};
+use wiremamba_model::mamba::{MambaConfig, Params, Preset};
+use wiremamba_model::train::{AllReduce, Dataset, TrainOptions, TrainState, Trainer};
 
 use super::model_args::{CodecArg, PresetArg};
 use super::{Context, Misuse, print_json, progress};
@@ -26,6 +26,7 @@ use crate::job::corpus::{Corpus, CorpusArgs, Sample};
 use crate::job::model::Model;
 use crate::job::plan::PlanArgs;
 use crate::job::ranges;
+use crate::sys::mpi::World;
 use curve::Curve;
 use prepare::{baselines, fit_codec, log_counters, plan, train_options};
 use report::{Summary, measured, print_summary};
@@ -65,6 +66,9 @@ pub(super) struct TrainArgs {
     /// Where to compute: auto, cpu or cuda:N
     #[arg(long, default_value = "auto")]
     device: Device,
+    /// Learn together with the other processes that a launcher (mpirun, srun) has started: each takes its share of the rows of --batch
+    #[arg(long, value_enum, conflicts_with = "minutes")]
+    parallel: Option<ParallelArg>,
     /// Stop after this many steps
     #[arg(long, value_name = "N", group = "length", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
@@ -132,14 +136,22 @@ enum PrecisionArg {
     Bf16,
 }
 
-impl From<PrecisionArg> for Precision {
-    fn from(arg: PrecisionArg) -> Self {
-        match arg {
-            PrecisionArg::Auto => CpuEngine::fastest_training_precision(),
+impl PrecisionArg {
+    /// What it is on `device`.
+    fn on(self, device: Device) -> Precision {
+        match self {
+            PrecisionArg::Auto => engine::training_precision(device),
             PrecisionArg::F32 => Precision::F32,
             PrecisionArg::Bf16 => Precision::Bf16,
         }
     }
+}
+
+/// `--parallel`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ParallelArg {
+    /// Open MPI or MPICH, loaded when asked for
+    Mpi,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -171,10 +183,15 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
     if args.codec == CodecArg::Bytes && args.corpus.sample == Sample::Session {
         return Err(Misuse("--codec bytes cannot tell flows apart; leave --sample session away".into()).into());
     }
-    let (_, device) = args.device.resolve()?;
-    tracing::info!(device, "computing on");
+    let world = args.parallel.map(|ParallelArg::Mpi| World::join()).transpose()?;
+    let (rank, processes) = world.as_ref().map_or((0, 1), |world| (world.rank(), world.size()));
+    // The first of several processes speaks and saves for all.
+    let is_leader = rank == 0;
+    let context = &Context { quiet: context.quiet || !is_leader, ..context.clone() };
+    let (device, named) = prepare::device(args.device, processes)?;
+    tracing::info!(device = named, rank, processes, "computing on");
     // Opened first: a folder that cannot be written to, or that another run holds, should not cost an epoch to find out.
-    let store = Store::open(&args.out, args.keep_checkpoints)?;
+    let store = is_leader.then(|| Store::open(&args.out, args.keep_checkpoints)).transpose()?;
     let resumed = if args.resume { Some(Resumed::load(&args.out)?) } else { None };
     let bar = progress::bar(context.quiet, None, "reading");
     let corpus = Corpus::read(&args.corpus, |p| bar.set_position(p.packets))?;
@@ -186,7 +203,7 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
     let samples = corpus.into_sessions(codec.labels())?;
     let mut options = match &resumed {
         Some(resumed) => resumed.state.options.clone(),
-        None => train_options(&args),
+        None => train_options(&args, device),
     };
     let data = Dataset::encode(codec.as_ref(), &samples, options.dataset);
     drop(samples);
@@ -199,10 +216,9 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
         Some(resumed) => resumed.model.checkpoint.params.clone(),
         None => Params::init(&MambaConfig::preset(args.preset.into(), codec.vocab_size()), args.seed),
     };
-    let model = CpuEngine::new(params)?.training_in(options.precision);
     tracing::info!(precision = options.precision.name(), "learning with");
     if resumed.is_none() {
-        plan(&args, &train, model.params().config(), &mut options)?;
+        plan(&args, &train, params.config(), device, &mut options)?;
         options.validate().map_err(|e| Misuse(e.to_string()))?;
     }
     let lineage = lineage(&train, &options, resumed.as_ref());
@@ -211,14 +227,18 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
         None => Some(Preset::from(args.preset).name().to_owned()),
     };
     let (train_flows, train_tokens) = (train.samples().len(), train.token_count());
-    let mut trainer = Trainer::new(Box::new(model), Arc::new(train), options)?;
+    let learner = engine::learner(params, device, options.precision, options.batch / processes, options.adamw)?;
+    let mut trainer = match world {
+        None => Trainer::with_learner(learner, Arc::new(train), options)?,
+        Some(world) => Trainer::in_parallel(learner, Arc::new(train), options, Box::new(world))?,
+    };
     if let Some(resumed) = resumed {
         trainer.restore(resumed.state).context("cannot carry on where the checkpoint stopped")?;
         tracing::info!(step = trainer.steps(), "resumed");
     }
 
     let mut run = Run {
-        curve: Curve::open(&args.out, args.resume.then(|| trainer.steps()))?,
+        curve: is_leader.then(|| Curve::open(&args.out, args.resume.then(|| trainer.steps()))).transpose()?,
         args: &args,
         context,
         store,
@@ -232,8 +252,8 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
     };
     let interrupted = run.steps()?;
     // After a signal somebody is waiting: save at once, measure another time.
-    let eval = (!interrupted).then(|| run.evaluate());
-    let checkpoint = run.save(eval.as_ref())?;
+    let eval = (!interrupted && is_leader).then(|| run.evaluate());
+    let Some(checkpoint) = run.save(eval.as_ref())? else { return Ok(()) };
     let summary = Summary {
         steps: run.trainer.steps(),
         epochs: run.trainer.epochs(),

@@ -7,8 +7,9 @@ use anyhow::Result;
 use wiremamba_model::codec::bytes::{BytesCodec, Vocab};
 use wiremamba_model::codec::wire::WireCodec;
 use wiremamba_model::codec::{Codec, Token};
-use wiremamba_model::engine::CpuEngine;
-use wiremamba_model::mamba::{Batch, Mamba, MambaConfig, Params, State};
+use wiremamba_model::device::Device;
+use wiremamba_model::engine;
+use wiremamba_model::mamba::{Batch, MambaConfig, Params};
 use wiremamba_model::train::baseline::{Baseline as PlainModel, Markov, PerPosition};
 use wiremamba_model::train::{Dataset, TrainOptions};
 use wiremamba_model::wire::plan::Plan;
@@ -38,14 +39,14 @@ pub(super) fn fit_codec(args: &TrainArgs, corpus: &Corpus, context: &Context) ->
 }
 
 /// The options as the arguments give them, without what [`plan`] settles.
-pub(super) fn train_options(args: &TrainArgs) -> TrainOptions {
+pub(super) fn train_options(args: &TrainArgs, device: Device) -> TrainOptions {
     let mut options = TrainOptions {
         batch: args.batch,
         seq_len: args.seq_len,
         accumulate: args.accumulate,
         seed: args.seed,
         carry: !args.no_carry,
-        precision: args.precision.into(),
+        precision: args.precision.on(device),
         learning_rate: args.learning_rate,
         held_out_share: args.held_out,
         ..TrainOptions::default()
@@ -55,12 +56,30 @@ pub(super) fn train_options(args: &TrainArgs) -> TrainOptions {
     options
 }
 
+/// Settles on a device, and says in words which it is. Of several processes on a machine with several GPUs each gets its own: the
+/// launcher numbers the processes of a machine (Open MPI, MPICH, Slurm, torchrun).
+pub(super) fn device(asked: Device, processes: usize) -> Result<(Device, String)> {
+    const LOCAL_RANK: [&str; 4] = ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID", "LOCAL_RANK"];
+    let found = asked.resolve()?;
+    let local = LOCAL_RANK.iter().find_map(|name| std::env::var(name).ok()?.parse::<usize>().ok());
+    match (asked, found.0, local) {
+        (Device::Auto, Device::Cuda(_), Some(local)) if processes > 1 => Ok(Device::Cuda(local).resolve()?),
+        _ => Ok(found),
+    }
+}
+
 /// Settles how many steps there will be, which the learning-rate schedule needs to know from the start.
-pub(super) fn plan(args: &TrainArgs, train: &Dataset, config: &MambaConfig, options: &mut TrainOptions) -> Result<()> {
+pub(super) fn plan(
+    args: &TrainArgs,
+    train: &Dataset,
+    config: &MambaConfig,
+    device: Device,
+    options: &mut TrainOptions,
+) -> Result<()> {
     let tokens_per_step = (args.batch * args.seq_len * args.accumulate) as f64;
     options.steps = match (args.steps, args.minutes) {
         (Some(steps), _) => steps,
-        (None, Some(minutes)) => (60.0 * minutes / seconds_per_step(args, config)?) as u64,
+        (None, Some(minutes)) => (60.0 * minutes / seconds_per_step(config, device, options)?) as u64,
         (None, None) => (args.epochs.unwrap_or(1.0) * train.token_count() as f64 / tokens_per_step).ceil() as u64,
     }
     .max(1);
@@ -69,20 +88,19 @@ pub(super) fn plan(args: &TrainArgs, train: &Dataset, config: &MambaConfig, opti
 }
 
 /// How long a step takes here, measured on throw-away parameters of the same shape.
-fn seconds_per_step(args: &TrainArgs, config: &MambaConfig) -> Result<f64> {
-    let (b, l) = (args.batch, args.seq_len);
-    let mut engine = CpuEngine::new(Params::init(config, 0))?.training_in(args.precision.into());
-    let mut gradients = Params::zeros(config);
+fn seconds_per_step(config: &MambaConfig, device: Device, options: &TrainOptions) -> Result<f64> {
+    let (b, l) = (options.batch, options.seq_len);
+    let mut learner = engine::learner(Params::init(config, 0), device, options.precision, b, options.adamw)?;
     let tokens = vec![Token(0); b * l];
     let batch = Batch { b, l, targets: tokens.clone(), tokens, starts: vec![false; b * l] };
     let mut best = f64::INFINITY;
     for _ in 0..3 {
         let begun = Instant::now();
-        engine.gradients(&batch, &mut State::new(config, b), 0.0, &mut gradients);
+        learner.accumulate(&batch, 0.0);
         best = best.min(begun.elapsed().as_secs_f64());
     }
     // Optimiser and sampler cost a few hundredths more.
-    Ok(1.05 * best * args.accumulate as f64)
+    Ok(1.05 * best * options.accumulate as f64)
 }
 
 /// What the held-out flows cost two plain models.

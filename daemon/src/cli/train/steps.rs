@@ -21,13 +21,14 @@ use super::report::{Measured, measured};
 pub(super) struct Run<'a> {
     pub(super) args: &'a TrainArgs,
     pub(super) context: &'a Context,
-    pub(super) store: Store,
+    /// Of the process that saves, where there are several.
+    pub(super) store: Option<Store>,
     pub(super) codec: Arc<dyn Codec>,
     pub(super) preset: Option<String>,
     pub(super) lineage: Vec<Lineage>,
     pub(super) held_out: &'a Dataset,
     pub(super) trainer: Trainer,
-    pub(super) curve: Curve,
+    pub(super) curve: Option<Curve>,
     /// Time spent in steps.
     pub(super) training: Duration,
     pub(super) tokens: u64,
@@ -44,12 +45,24 @@ impl Run<'_> {
         let mut saved = Instant::now();
         let mut smoothed = None;
         while self.trainer.steps() < total {
-            if self.context.stop.load(Ordering::Relaxed) {
+            // Several processes have clocks of their own: whatever one of them finds, all do.
+            let [is_stopped, is_late, is_due] = self.trainer.any([
+                self.context.stop.load(Ordering::Relaxed),
+                self.args.minutes.is_some_and(|m| started.elapsed().as_secs_f64() > 60.0 * m),
+                saved.elapsed().as_secs_f64() > 60.0 * self.args.checkpoint_minutes,
+            ]);
+            if is_stopped {
                 bar.abandon_with_message("stopped by a signal");
                 return Ok(true);
             }
-            if self.args.minutes.is_some_and(|m| started.elapsed().as_secs_f64() > 60.0 * m) {
+            if is_late {
                 break;
+            }
+            if is_due {
+                if let Some(path) = self.save(None)? {
+                    tracing::debug!(path = %path.display(), "checkpoint written");
+                }
+                saved = Instant::now();
             }
             let begun = Instant::now();
             let report = self.trainer.step()?;
@@ -60,15 +73,11 @@ impl Run<'_> {
             smoothed = Some(loss);
             bar.set_position(report.step);
             bar.set_message(describe(&report, loss, report.tokens as f64 / took.as_secs_f64()));
-            self.curve.write(&report);
-            if self.args.eval_every.is_some_and(|n| report.step.is_multiple_of(n)) && report.step < total {
+            self.note(&report);
+            let is_measured = self.args.eval_every.is_some_and(|n| report.step.is_multiple_of(n));
+            if is_measured && report.step < total && self.store.is_some() {
                 let eval = self.evaluate();
                 bar.println(format!("step {}: held out {}", report.step, describe_eval(&eval)));
-            }
-            if saved.elapsed().as_secs_f64() > 60.0 * self.args.checkpoint_minutes {
-                let path = self.save(None)?;
-                tracing::debug!(path = %path.display(), "checkpoint written");
-                saved = Instant::now();
             }
         }
         bar.finish();
@@ -85,11 +94,21 @@ impl Run<'_> {
             held_out: Measured,
         }
         let line = Line { step: self.trainer.steps(), seconds: self.training.as_secs_f64(), held_out: measured(&eval) };
-        self.curve.write(&line);
+        self.note(&line);
         eval
     }
 
-    pub(super) fn save(&self, eval: Option<&Eval>) -> Result<PathBuf> {
+    /// Writes a line of the curve.
+    fn note(&mut self, line: &impl Serialize) {
+        if let Some(curve) = &mut self.curve {
+            curve.write(line);
+        }
+    }
+
+    /// Writes a checkpoint, and says where; where several processes learn together all call this, and one writes.
+    pub(super) fn save(&self, eval: Option<&Eval>) -> Result<Option<PathBuf>> {
+        let training = Some(self.trainer.state());
+        let Some(store) = &self.store else { return Ok(None) };
         let mut metrics = BTreeMap::new();
         if let Some(m) = eval.map(measured) {
             metrics.insert("held_out_bits_per_token".to_owned(), m.bits_per_token);
@@ -103,9 +122,9 @@ impl Run<'_> {
             preset: self.preset.as_deref(),
             metrics,
             lineage: self.lineage.clone(),
-            training: Some(self.trainer.state()),
+            training,
         };
-        Ok(self.store.save(&contents)?)
+        Ok(Some(store.save(&contents)?))
     }
 }
 

@@ -14,6 +14,7 @@ use cudarc::cublas::{self, sys as blas};
 use cudarc::driver::{CudaContext, CudaGraph, CudaStream, result, sys};
 
 use super::images;
+use crate::device::Gpu as GpuInfo;
 
 /// The CUDA version that the kernels were compiled by, as the driver counts: 13.0.
 const DRIVER_VERSION_MIN: i32 = 13_000;
@@ -75,28 +76,11 @@ pub enum CudaError {
     },
 }
 
-/// What a device is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceInfo {
-    /// Its number.
-    pub ordinal: usize,
-    /// Its name.
-    pub name: String,
-    /// Major and minor compute capability.
-    pub capability: (i32, i32),
-    /// Bytes of memory in all.
-    pub memory_bytes: usize,
-    /// Streaming multiprocessors.
-    pub multiprocessors: usize,
-    /// Why it cannot be used, where it cannot.
-    pub unusable: Option<CudaError>,
-}
-
 /// The devices that the driver sees, and whether each can be used.
 ///
 /// # Errors
 /// When there is no driver, no device, or no cuBLAS, or the driver is too old for any of them.
-pub fn devices() -> Result<Vec<DeviceInfo>, CudaError> {
+pub fn devices() -> Result<Vec<GpuInfo>, CudaError> {
     let count = count()?;
     (0..count).map(|ordinal| context(ordinal).and_then(|context| info(&context))).collect()
 }
@@ -130,19 +114,24 @@ fn context(ordinal: usize) -> Result<Arc<CudaContext>, CudaError> {
     CudaContext::new(ordinal).map_err(driver("opening the device"))
 }
 
-fn info(context: &CudaContext) -> Result<DeviceInfo, CudaError> {
+fn info(context: &CudaContext) -> Result<GpuInfo, CudaError> {
     let ask = driver("asking the device what it is");
     let name = context.name().map_err(&ask)?;
     let capability = context.compute_capability().map_err(&ask)?;
     let multiprocessors = context.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
-    Ok(DeviceInfo {
+    Ok(GpuInfo {
         ordinal: context.ordinal(),
         memory_bytes: context.total_mem().map_err(&ask)?,
         multiprocessors: multiprocessors.map_err(&ask)? as usize,
-        unusable: (capability < CAPABILITY_MIN).then(|| CudaError::OldDevice { name: name.clone(), capability }),
+        unusable: check_capability(&name, capability).err().map(|why| why.to_string()),
         name,
         capability,
     })
+}
+
+fn check_capability(name: &str, capability: (i32, i32)) -> Result<(), CudaError> {
+    let name = name.to_owned();
+    if capability < CAPABILITY_MIN { Err(CudaError::OldDevice { name, capability }) } else { Ok(()) }
 }
 
 fn driver(what: &'static str) -> impl Fn(result::DriverError) -> CudaError {
@@ -373,7 +362,7 @@ pub(super) struct Gpu {
     modules: Vec<sys::CUmodule>,
     /// Memory of the products; set once, so that they can be recorded.
     workspace: Option<Buffer>,
-    info: DeviceInfo,
+    info: GpuInfo,
     arguments: RefCell<Vec<u64>>,
 }
 
@@ -396,9 +385,7 @@ impl Gpu {
         }
         let context = context(ordinal)?;
         let info = info(&context)?;
-        if let Some(why) = info.unusable {
-            return Err(why);
-        }
+        check_capability(&info.name, info.capability)?;
         // SAFETY: no slice of cudarc's is used here, so there is nothing to be tracked.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(driver("making a stream"))?;
@@ -447,7 +434,7 @@ impl Gpu {
     }
 
     /// What the device is.
-    pub(super) fn info(&self) -> &DeviceInfo {
+    pub(super) fn info(&self) -> &GpuInfo {
         &self.info
     }
 

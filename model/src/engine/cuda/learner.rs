@@ -7,7 +7,7 @@ use super::gpu::{Buffer, Number};
 use super::kernels::{AdamWStep, SQUARE_BLOCKS};
 use super::{CudaEngine, accumulate, check_rows};
 use crate::mamba::{Batch, Loss, Mamba, ParamLayout, Params, State};
-use crate::train::{AdamWOptions, Learner, Moments};
+use crate::train::{AdamWOptions, AllReduce, Learner, Moments};
 
 /// Numbers that one block of AdamW updates.
 const PIECE: usize = 64 * 1024;
@@ -95,6 +95,13 @@ impl Learner for CudaLearner {
         let CudaEngine { gpu, weights, .. } = &self.engine;
         gpu.bind();
         accumulate(gpu, weights, &mut self.buffers, batch, scale, &self.carried, &self.gradients)
+    }
+
+    /// Through the host's memory.
+    fn reduce_gradients(&mut self, all: &dyn AllReduce) {
+        let mut gradients = self.read(&self.gradients);
+        all.sum_f32(&mut gradients);
+        self.engine.gpu.write(self.gradients.span(), &gradients);
     }
 
     fn gradient_norm(&mut self) -> f64 {

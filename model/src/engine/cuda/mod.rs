@@ -41,7 +41,7 @@ use gpu::{Buffer, Gpu, Number};
 use weights::Weights;
 
 pub use decoder::CudaDecoder;
-pub use gpu::{CudaError, DeviceInfo, devices};
+pub use gpu::{CudaError, devices};
 pub use learner::CudaLearner;
 
 /// Mamba-1 on a GPU.
@@ -74,7 +74,7 @@ impl CudaEngine {
     }
 
     /// The device that it computes on.
-    pub fn device(&self) -> &DeviceInfo {
+    pub fn device(&self) -> &crate::device::Gpu {
         self.gpu.info()
     }
 

@@ -192,3 +192,84 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(ours.restore(other.state()), Err(TrainError::OtherShape { .. })));
     assert_eq!(ours.state().sampler, before);
 }
+
+/// Processes as threads of one: sums go through shared memory, in the order of ranks.
+struct Threads {
+    rank: usize,
+    size: usize,
+    shared: Arc<(std::sync::Mutex<Slots>, std::sync::Barrier)>,
+}
+
+/// What each of them brings to a sum.
+type Slots = Vec<Option<Vec<f64>>>;
+
+impl Threads {
+    fn new(size: usize) -> Vec<Self> {
+        let shared = Arc::new((std::sync::Mutex::new(vec![None; size]), std::sync::Barrier::new(size)));
+        (0..size).map(|rank| Self { rank, size, shared: Arc::clone(&shared) }).collect()
+    }
+
+    fn sum(&self, own: Vec<f64>, add: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+        let (slots, barrier) = &*self.shared;
+        slots.lock().unwrap()[self.rank] = Some(own);
+        barrier.wait();
+        let all: Vec<Vec<f64>> = slots.lock().unwrap().iter().map(|s| s.clone().unwrap()).collect();
+        barrier.wait();
+        let mut sum = all[0].clone();
+        all[1..].iter().for_each(|other| sum.iter_mut().zip(other).for_each(|(s, o)| *s = add(*s, *o)));
+        sum
+    }
+}
+
+impl AllReduce for Threads {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+    fn size(&self) -> usize {
+        self.size
+    }
+    fn sum_f32(&self, numbers: &mut [f32]) {
+        let own = numbers.iter().map(|n| f64::from(*n)).collect();
+        let sum = self.sum(own, |a, b| f64::from(a as f32 + b as f32));
+        numbers.iter_mut().zip(sum).for_each(|(n, s)| *n = s as f32);
+    }
+    fn sum_f64(&self, numbers: &mut [f64]) {
+        numbers.copy_from_slice(&self.sum(numbers.to_vec(), |a, b| a + b));
+    }
+}
+
+#[test]
+fn processes_that_share_a_batch_learn_what_one_learns_from_the_whole() {
+    let options = TrainOptions { batch: 4, ..options() };
+    let (mut one, _) = trainer(options.clone());
+    let losses: Vec<f64> = (0..20).map(|_| one.step().unwrap().nats_per_token).collect();
+    let expected = one.state();
+    std::thread::scope(|scope| {
+        for all in Threads::new(2) {
+            let (options, losses, expected, one) = (options.clone(), &losses, &expected, one.params());
+            scope.spawn(move || {
+                let model = Box::new(Bigram::random(codec().vocab_size(), 1));
+                let learner = Box::new(HostLearner::new(model, 2, options.adamw));
+                let (data, _) = data().split(0.2, 1);
+                let mut ours = Trainer::in_parallel(learner, Arc::new(data), options, Box::new(all)).unwrap();
+                for (step, loss) in losses.iter().enumerate() {
+                    let found = ours.step().unwrap().nats_per_token;
+                    // The same sums in another order: 64 f32 numbers, 20 steps.
+                    assert!((found - loss).abs() < 1e-5 * loss, "step {step}: {found} {loss}");
+                }
+                let state = ours.state();
+                assert_eq!((&state.sampler, state.carried.b), (&expected.sampler, 4));
+                assert_eq!(state.carried, expected.carried, "the stand-in's state is made of tokens, not of sums");
+                let far = ours.params().data.iter().zip(&one.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(far < 1e-3, "{far}");
+                assert_eq!(ours.any([true, false]), [true, false]);
+            });
+        }
+    });
+    let odd = TrainOptions { batch: 3, ..options };
+    let model = Box::new(Bigram::random(codec().vocab_size(), 1));
+    let learner = Box::new(HostLearner::new(model, 1, odd.adamw));
+    let [all, _]: [Threads; 2] = Threads::new(2).try_into().ok().unwrap();
+    let error = Trainer::in_parallel(learner, Arc::new(data()), odd, Box::new(all)).err().unwrap().to_string();
+    assert_eq!(error, "a batch of 3 rows cannot be shared out evenly to 2 processes");
+}

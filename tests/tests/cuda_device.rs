@@ -1,0 +1,118 @@
+//! The program on a GPU, and without one: it starts either way, falls back only where it may, and says in one line what is missing.
+//!
+//! The driver is the emulated one of `tests/emulator`, which runs the same kernels on the CPU and can be told to be old, empty or without
+//! a device. The tests need a build with the feature `cuda` and say so where it is not.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use wiremamba_tests::emulator::Emulator;
+use wiremamba_tests::{program, traffic};
+
+/// The emulated driver with the product's kernels, unless this build has no use for it.
+fn emulator() -> Option<Emulator> {
+    let report = program::json(&program::succeed(&["devices", "--json"]));
+    if report["no_gpu"].as_str().is_some_and(|why| why.contains("without the feature")) {
+        eprintln!("skipped: this build has no CUDA (packaging/build-cuda.sh makes one)");
+        return None;
+    }
+    Some(Emulator::build("product", "model/src/engine/cuda/kernels"))
+}
+
+/// Runs the program on the emulated driver, with settings of it: exit code, stdout, stderr.
+fn run(emulator: &Emulator, settings: &[(&str, &str)], args: &[&str]) -> (i32, Vec<u8>, String) {
+    let mut command: Command = emulator.command(program::path());
+    command.args(args).envs(settings.iter().copied());
+    let output = program::output_within(&mut command, Duration::from_secs(300));
+    (output.status.code().unwrap_or(-1), output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn devices(emulator: &Emulator, settings: &[(&str, &str)]) -> Value {
+    let (code, stdout, stderr) = run(emulator, settings, &["devices", "--json"]);
+    assert_eq!(code, 0, "{stderr}");
+    program::json(&stdout)
+}
+
+#[test]
+fn what_is_missing_is_named_and_only_auto_falls_back() {
+    let Some(emulator) = emulator() else { return };
+    let usable = devices(&emulator, &[]);
+    assert_eq!((&usable["auto"], &usable["devices"][1]["is_usable"]), (&"cuda:0".into(), &true.into()), "{usable}");
+
+    let dir = tempfile::tempdir().unwrap();
+    traffic::write_two_labels(dir.path(), 8);
+    let data = dir.path().to_str().unwrap();
+    let out = dir.path().join("out");
+    let train = |settings: &[(&str, &str)], device: &str| {
+        let out = out.to_str().unwrap();
+        let args = ["train", "--data", data, "--out", out, "--preset", "tiny", "--steps", "1", "--batch", "2"];
+        run(&emulator, settings, &[&args[..], &["--seq-len", "16", "--no-baselines", "--device", device]].concat())
+    };
+    let cases = [
+        (("EMULATED_CUDA_INIT_ERROR", "100"), "the NVIDIA driver sees no GPU"),
+        (("EMULATED_CUDA_DRIVER_VERSION", "12040"), "the NVIDIA driver supports CUDA 12.4, this build needs 13.0"),
+        (("EMULATED_CUDA_CAPABILITY", "7.5"), "has compute capability 7.5; the kernels need 8.0 or newer"),
+    ];
+    for (setting, why) in cases {
+        let report = devices(&emulator, &[setting]).to_string();
+        assert!(report.contains(why) && report.contains(r#""auto":"cpu""#), "{report}");
+        let (code, _, stderr) = train(&[setting], "cuda:0");
+        assert!(code == 1 && stderr.contains("cuda:0 was asked for, but") && stderr.contains(why), "{code} {stderr}");
+        let (code, _, stderr) = train(&[setting], "auto");
+        let fell_back = stderr.lines().filter(|l| l.contains("cpu (auto: ") && l.contains(why)).count();
+        assert!(code == 0 && fell_back == 1, "{code} {stderr}");
+    }
+    let (code, _, stderr) = train(&[], "cuda:5");
+    assert!(code == 1 && stderr.contains("the driver has 1 GPU(s), numbered from 0"), "{stderr}");
+}
+
+#[test]
+fn a_model_is_trained_resumed_and_generates_on_the_device() {
+    let Some(emulator) = emulator() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    traffic::write_two_labels(dir.path(), 12);
+    let data = dir.path().to_str().unwrap();
+    let train = |out: &Path, device: &str, steps: &str, more: &[&str]| {
+        let out = out.to_str().unwrap();
+        let args = ["train", "--data", data, "--out", out, "--preset", "tiny", "--steps", steps, "--batch", "2"];
+        let more = [&["--seq-len", "24", "--no-baselines", "--precision", "f32", "--device", device, "--json"], more];
+        let (code, stdout, stderr) = run(&emulator, &[], &[&args[..], &more.concat()].concat());
+        assert_eq!(code, 0, "{stderr}");
+        program::json(&stdout)
+    };
+    let (gpu, cpu) = (dir.path().join("gpu"), dir.path().join("cpu"));
+    let bits = |report: &Value| report["held_out"]["bits_per_token"].as_f64().unwrap();
+    let (on_gpu, on_cpu) = (train(&gpu, "cuda:0", "4", &[]), train(&cpu, "cpu", "4", &[]));
+    // Four steps of f32: rounding apart, the same run.
+    assert!((bits(&on_gpu) - bits(&on_cpu)).abs() < 0.01 * bits(&on_cpu), "{on_gpu} {on_cpu}");
+    let resumed = train(&gpu, "cuda:0", "4", &["--resume"]);
+    assert_eq!(resumed["steps"], 4);
+
+    let capture = |name: &str| {
+        let path = dir.path().join(name);
+        let (model, to) = (gpu.to_str().unwrap(), path.to_str().unwrap());
+        let args = ["generate", "--model", model, "--device", "cuda:0", "--precision", "f32", "--flows", "6"];
+        let (code, _, stderr) = run(&emulator, &[], &[&args[..], &["--flow-packets-max", "6", "-w", to]].concat());
+        assert_eq!(code, 0, "{stderr}");
+        traffic::read(&path)
+    };
+    let (first, second) = (capture("first.pcap"), capture("second.pcap"));
+    assert!(!first.is_empty());
+    assert_eq!(first, second, "the same seed on the same device");
+}
+
+#[test]
+fn a_device_that_fails_while_it_works_is_an_error_with_a_name() {
+    let Some(emulator) = emulator() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    traffic::write_two_labels(dir.path(), 8);
+    let (data, out) = (dir.path().to_str().unwrap(), dir.path().join("out"));
+    let args = ["train", "--data", data, "--out", out.to_str().unwrap(), "--preset", "tiny", "--steps", "2"];
+    let args = [&args[..], &["--batch", "2", "--seq-len", "16", "--no-baselines", "--device", "cuda:0"]].concat();
+    let (code, _, stderr) = run(&emulator, &[("EMULATED_CUDA_FAIL_LAUNCH", "30")], &args);
+    assert!(code != 0 && stderr.contains("failed"), "{code} {stderr}");
+    let (code, _, stderr) = run(&emulator, &[("EMULATED_CUDA_MEMORY", "34000000")], &args);
+    assert!(code != 0 && stderr.contains("MiB of memory left"), "{code} {stderr}");
+}
