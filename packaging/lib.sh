@@ -110,6 +110,20 @@ find_nvcc() {
 # shellcheck disable=SC2034 # used by the scripts that source this
 NVCC_FLAGS=(-std=c++17 -O3)
 
+# The engine for GPUs in every program of the workspace.
+# shellcheck disable=SC2034 # used by the scripts that source this
+CUDA_FEATURES=(--features wiremamba-tests/cuda,wiremamba-plugin/cuda)
+
+# cuda_or_not: sets nvcc to 1 where there is a CUDA compiler, fetched if need be, and to 0 elsewhere.
+cuda_or_not() {
+    nvcc=1
+    if [ "${NO_INSTALL:-0}" = 0 ]; then
+        packaging/cuda-toolchain.sh || nvcc=0
+    elif [ -z "${NVCC:-}${CUDA_HOME:-}" ] && [ ! -x target/cuda-toolchain/bin/nvcc ]; then
+        nvcc=0
+    fi
+}
+
 need_cargo() { command -v cargo >/dev/null || die "needs the Rust toolchain (https://rustup.rs): no cargo in PATH"; }
 
 # veth_space NAME: a network namespace with a pair of silent interfaces, wm-a and wm-b; gone when the shell ends, with the

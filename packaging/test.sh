@@ -27,7 +27,7 @@ done
 
 need_cargo
 need_packages "${BUILD_PACKAGES[@]}" iproute2 nftables procps tcpdump
-want_packages tshark tcpreplay libndpi-bin python3 valgrind chromium systemd systemd-container debootstrap lintian
+want_packages tshark tcpreplay libndpi-bin openmpi-bin python3 valgrind chromium systemd systemd-container debootstrap lintian
 if [[ $(apt-cache policy suricata 2>/dev/null || true) =~ Candidate:\ [0-9] ]]; then
     need_packages suricata
 else
@@ -39,20 +39,18 @@ if ! cargo deb --version >/dev/null 2>&1 && [ "$NO_INSTALL" = 0 ]; then
     cargo install --locked --quiet cargo-deb || ABSENT+=(cargo-deb)
 fi
 
-# The CUDA kernels are compiled, and run on an emulated GPU; the compiler alone is missing on most machines.
-nvcc=1
-if [ "$NO_INSTALL" = 0 ]; then
-    packaging/cuda-toolchain.sh || nvcc=0
-elif [ -z "${NVCC:-}${CUDA_HOME:-}" ] && [ ! -x target/cuda-toolchain/bin/nvcc ]; then
-    nvcc=0
-fi
+# One program with and without a GPU: where the CUDA compiler is to be had, what is tested has the engine for GPUs in it, and
+# computes on the CPU as long as no driver is found.
+features=()
+cuda_or_not
+if [ $nvcc = 1 ]; then features=("${CUDA_FEATURES[@]}"); fi
 
 say "building and testing the workspace"
-cargo build --release --workspace
+cargo build --release --workspace "${features[@]}"
 log=$(mktemp)
 trap 'rm -f "$log" "$log.gpu"' EXIT
 status=0
-cargo test --release --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+cargo test --release --workspace "${features[@]}" --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 
 if [ $nvcc = 1 ]; then
     packaging/kernels-check.sh || status=$?
@@ -61,7 +59,7 @@ if [ $nvcc = 1 ]; then
     for how in ORDER=forward ORDER=reverse RACES=1; do
         say "testing the engine for GPUs on an emulated one, $how"
         env "LD_LIBRARY_PATH=$emulator" "EMULATED_CUDA_$how" EMULATED_CUDA_PROFILE=1 \
-            cargo test --release -p wiremamba-model --features cuda --lib --no-fail-fast cuda 2>&1 | tee "$log.gpu" || status=$?
+            cargo test --release --workspace "${features[@]}" --lib --no-fail-fast cuda 2>&1 | tee "$log.gpu" || status=$?
         cat "$log.gpu" >>"$log"
         # Tests that find no GPU skip: that it was used is seen by what it counted.
         if ! grep -q '^emulated CUDA: scan_backward.* [1-9][0-9]* launches' "$log.gpu"; then
