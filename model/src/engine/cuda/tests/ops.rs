@@ -343,7 +343,16 @@ fn head_and_embedding() {
         let gradients = twin::HeadGradients { scale, hidden: &mut d_hidden, embedding: &mut d_table };
         let mut buffers = twin::HeadBuffers::default();
         let targets = &batch.targets;
-        let loss = twin::head_loss(Isa::Scalar, &hidden_seen, &table_seen, d, targets, &mut buffers, Some(gradients));
+        let loss = twin::head_loss(
+            Isa::Scalar,
+            &mut twin::Products::default(),
+            &hidden_seen,
+            &table_seen,
+            d,
+            targets,
+            &mut buffers,
+            Some(gradients),
+        );
 
         let (hidden_gpu, table_gpu) = (put(&gpu, number, &hidden), put(&gpu, number, &table));
         let (logits, losses) = (gpu.alloc(Number::F32, t * v), gpu.alloc(Number::F32, t));
