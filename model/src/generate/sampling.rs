@@ -67,7 +67,7 @@ impl Picker {
         if k > 0 && k < self.candidates.len() {
             self.candidates.select_nth_unstable_by(k - 1, likelier);
             self.candidates.truncate(k);
-            // The selection leaves them in an order of its own.
+            // The selection leaves them in an order of its own; they are drawn in that of tokens.
             self.candidates.sort_unstable_by_key(|c| c.1);
         }
         // Before the logits become weights, which can be equal where logits are not.
@@ -93,6 +93,7 @@ impl Picker {
             });
             let count = count.count().max(1);
             self.candidates.truncate(count);
+            self.candidates.sort_unstable_by_key(|c| c.1);
             sum = self.candidates.iter().map(|c| f64::from(c.0)).sum();
         }
         let mut left = uniform * sum;

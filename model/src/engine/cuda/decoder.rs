@@ -1,40 +1,47 @@
-//! The streams of a generator on a GPU.
+//! The streams of a generator on a GPU: states and logits stay on the device, tokens come back.
 
 use super::CudaEngine;
 use super::buffers::{Buffers, DeviceState};
 use super::forward;
-use super::gpu::{Buffer, Gpu, GpuMatrix, Number};
+use super::gpu::{Buffer, Gpu, Number};
+use super::sampler::Sampler;
+use super::step::StepBuffers;
 use super::weights::Weights;
 use crate::codec::Token;
-use crate::generate::{Decoder, Draws, Picker, PromptCache, check_keep};
+use crate::generate::{Decoder, Draws, PromptCache, check_keep};
 use crate::mamba::MambaConfig;
 
 /// Tokens of a prompt that go through the network at once: bounds the memory of a prefill.
 const PREFILL_TOKENS: usize = 1024;
 
 /// Decodes the streams of a network on a GPU: states and logits stay there.
+///
+/// Everything is computed in a fixed order: the same calls on the same device give the same tokens. Up to eight streams, a stream's
+/// logits after its prompt are the same bits whatever the others are and however many. With more, the products are cuBLAS's,
+/// which may choose another order of sums for another number of streams: then a stream's logits are the same to rounding, and a draw
+/// can differ where its number falls that close to the border between two tokens.
 pub struct CudaDecoder {
-    streams: Streams,
+    pub(super) streams: Streams,
     prompts: PromptCache<Prefilled>,
     prefill: Option<Buffers>,
-    picker: Picker,
+    sampler: Sampler,
     weights: Weights,
-    gpu: Gpu,
+    pub(super) gpu: Gpu,
 }
 
 /// What belongs to the streams at hand.
 #[derive(Debug)]
-struct Streams {
-    state: DeviceState,
+pub(super) struct Streams {
+    pub(super) state: DeviceState,
     /// f32, (streams, vocab_size).
-    logits: Buffer,
-    buffers: Option<Buffers>,
+    pub(super) logits: Buffer,
+    buffers: StepBuffers,
 }
 
 impl Streams {
-    fn new(gpu: &Gpu, c: &MambaConfig, b: usize) -> Self {
+    fn new(gpu: &Gpu, c: &MambaConfig, number: Number, b: usize) -> Self {
         let logits = gpu.zeros(Number::F32, b * c.vocab_size);
-        Self { state: DeviceState::new(gpu, c, b), logits, buffers: None }
+        Self { state: DeviceState::new(gpu, c, b), logits, buffers: StepBuffers::new(gpu, c, number, b) }
     }
 
     /// Moves streams of `from` here: the i-th from `places[i]` to `places[n + i]`, n being half of them.
@@ -63,8 +70,9 @@ impl CudaDecoder {
         let c = weights.config();
         let state_len = c.n_layer * (c.d_conv - 1 + c.d_state) * c.d_inner;
         let prompts = PromptCache::new(4 * (state_len + c.vocab_size));
-        let picker = Picker::new(c.vocab_size);
-        Self { streams: Streams::new(&gpu, c, 0), prompts, prefill: None, picker, weights, gpu }
+        let streams = Streams::new(&gpu, c, weights.number, 0);
+        let sampler = Sampler::new(&gpu);
+        Self { streams, prompts, prefill: None, sampler, weights, gpu }
     }
 }
 
@@ -99,7 +107,7 @@ impl Decoder for CudaDecoder {
         check_keep(keep, self.streams(), streams);
         self.gpu.bind();
         let c = self.weights.config();
-        let next = Streams::new(&self.gpu, c, streams);
+        let next = Streams::new(&self.gpu, c, self.weights.number, streams);
         let places: Vec<u32> = keep.iter().copied().chain(0..keep.len()).map(|slot| slot as u32).collect();
         next.take(&self.gpu, c, &self.streams.state, &self.streams.logits, &places);
         self.streams = next;
@@ -116,31 +124,14 @@ impl Decoder for CudaDecoder {
     fn step(&mut self, inputs: &[Token]) {
         let Self { streams, weights, gpu, .. } = self;
         let Streams { state, logits, buffers } = streams;
-        assert_eq!(inputs.len(), state.b, "one token for each stream");
-        if inputs.is_empty() {
-            return;
-        }
         gpu.bind();
-        let c = weights.config();
-        let buffers = Buffers::for_shape(buffers, gpu, c, weights.number, (state.b, 1), false);
-        buffers.batch.write_inputs(gpu, c, inputs, &vec![false; inputs.len()], 1);
-        forward::forward(gpu, weights, buffers, state);
-        let table = weights.matrix(weights.layout.embedding, c.vocab_size, c.d_model);
-        let hidden = forward::matrix(&buffers.normed, state.b, c.d_model);
-        gpu.multiply(GpuMatrix::new(logits.span(), state.b, c.vocab_size), hidden, table.t(), false);
+        buffers.step(gpu, weights, inputs, state, logits);
     }
 
     fn draw(&mut self, draws: &Draws<'_>, ret: &mut Vec<Option<Token>>) {
-        let Self { streams, weights, gpu, picker, .. } = self;
+        let Self { streams, weights, gpu, sampler, .. } = self;
         gpu.bind();
-        let v = weights.config().vocab_size;
-        let mut logits = vec![0.0; streams.logits.span().len()];
-        gpu.read(streams.logits.span(), &mut logits);
-        ret.clear();
-        for (index, slot) in draws.slots.iter().enumerate() {
-            let logits = &logits[slot * v..][..draws.vocab_size];
-            ret.push(picker.pick(logits, &draws.sampling, draws.mask(index), draws.uniforms[index]));
-        }
+        sampler.draw(gpu, streams.logits.span(), weights.config().vocab_size, draws, ret);
     }
 }
 

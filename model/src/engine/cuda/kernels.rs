@@ -45,6 +45,8 @@ macro_rules! args {
 
 mod decoding;
 
+pub(super) use decoding::{DrawShape, FEW_STREAMS, NO_TOKEN, StepConv, StepScan, StepShape};
+
 /// Rows, tokens and channels of a convolution or a scan.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {

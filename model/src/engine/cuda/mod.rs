@@ -11,7 +11,7 @@
 //! | `weights`, `batch`, `buffers` | what lies in device memory |
 //! | `forward`, `backward` | the passes |
 //! | `learner` | gradients and AdamW on the device |
-//! | `decoder` | the streams of a generator on the device |
+//! | `decoder`, `step`, `sampler` | the streams of a generator on the device, a token for each, the draw of the next |
 
 mod backward;
 mod batch;
@@ -23,6 +23,8 @@ mod gpu;
 #[allow(unsafe_code)]
 mod kernels;
 mod learner;
+mod sampler;
+mod step;
 #[cfg(test)]
 mod tests;
 mod weights;

@@ -8,6 +8,7 @@ use super::*;
 use crate::engine::{CpuEngine, Isa};
 use crate::train::{AdamWOptions, HostLearner, Learner};
 
+mod decoding;
 mod ops;
 
 /// The device, unless there is none.

@@ -75,7 +75,11 @@ impl Weights {
 
     /// A matrix of the numbers that products take.
     pub(super) fn matrix(&self, at: usize, rows: usize, columns: usize) -> GpuMatrix {
-        let from = self.halves.as_ref().unwrap_or(&self.master);
-        GpuMatrix::new(from.part(at, rows * columns), rows, columns)
+        GpuMatrix::new(self.of_products(at, rows * columns), rows, columns)
+    }
+
+    /// Part of the numbers that products take.
+    pub(super) fn of_products(&self, at: usize, len: usize) -> Span {
+        self.halves.as_ref().unwrap_or(&self.master).part(at, len)
     }
 }
