@@ -144,11 +144,11 @@ __device__ __forceinline__ unsigned find_likeliest(const Candidates &all, float 
 
 // A block to a draw. `inputs` has a number in [0, 1) for each draw (f64, as two words), then its slot, then, where mask_words is not
 // 0, its mask. The slot's row of `logits`, (slots, stride), is drawn from, of which the first vocab_size count. `weights` is scratch,
-// (draws, vocab_size). The token goes to ret, or NO_TOKEN. An inverse_temperature of 0 takes the
+// (draws, vocab_size). The token goes to ret, or NO_TOKEN. A temperature of 0 takes the
 // likeliest, top_k 0 is all, top_p 1 is all. grid: draws
 extern "C" __global__ void __launch_bounds__(DRAW_THREADS, 2)
 draw(const float *logits, const unsigned *inputs, float *weights, unsigned *ret, int stride, int vocab_size, int mask_words,
-     double inverse_temperature, int top_k, float top_p) {
+     float temperature, int top_k, float top_p) {
     __shared__ double scratch[DRAW_WARPS];
     __shared__ unsigned picked;
     int draws = gridDim.x, index = blockIdx.x;
@@ -164,13 +164,13 @@ draw(const float *logits, const unsigned *inputs, float *weights, unsigned *ret,
 
     float largest;
     unsigned likeliest = find_likeliest(all, &largest);
-    if (likeliest == NO_TOKEN || inverse_temperature == 0.0) {
+    if (likeliest == NO_TOKEN || temperature <= 0.0f) {
         if (threadIdx.x == 0) ret[index] = likeliest;
         return;
     }
     if (top_k > 0) all.keep(top_k, scratch, [&](int t) { return all.is_usable(t) ? 1.0 : 0.0; });
     for (int t = threadIdx.x; t < vocab_size; t += DRAW_THREADS)
-        weights[t] = all.has(t) ? (float)exp(((double)all.logit(t) - (double)largest) * inverse_temperature) : 0.0f;
+        weights[t] = all.has(t) ? (float)exp(((double)all.logit(t) - (double)largest) / (double)temperature) : 0.0f;
     __syncthreads();
     if (top_p < 1.0f) {
         auto weight = [&](int t) { return (double)weights[t]; };
