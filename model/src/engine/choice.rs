@@ -71,10 +71,11 @@ pub fn decoder(params: &Params, device: Device, precision: Option<Precision>) ->
     }
 }
 
-/// What `--precision auto` is for learning on `device`: bf16 where the hardware multiplies it itself.
+/// What `--precision auto` is for learning on `device`: bf16 on a GPU. On the CPU it is f32 until a whole run in bf16 was seen to reach the
+/// same held-out loss: the part of one that was run came out 1 to 2 % worse.
 pub fn training_precision(device: Device) -> Precision {
     match device {
         Device::Cuda(_) => Precision::Bf16,
-        Device::Auto | Device::Cpu => CpuEngine::fastest_training_precision(),
+        Device::Auto | Device::Cpu => Precision::F32,
     }
 }

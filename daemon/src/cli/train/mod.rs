@@ -102,7 +102,7 @@ pub(super) struct TrainArgs {
     /// Share of the flows that is held out and only measured
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     held_out: f64,
-    /// Operands of matrix products while learning; auto is bf16 where the CPU multiplies it itself. Saved for --resume
+    /// Operands of matrix products while learning; auto is f32 on the CPU, bf16 on a GPU. Saved for --resume
     #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
     precision: PrecisionArg,
     /// Seed of everything that chance decides

@@ -84,11 +84,6 @@ impl CpuEngine {
         Self { training_precision: precision, ..self }
     }
 
-    /// The precision of training that is fastest on this CPU: bf16 where it multiplies bf16 itself.
-    pub fn fastest_training_precision() -> Precision {
-        if kernels::Bf16Isa::within(Isa::detect()).is_fast() { Precision::Bf16 } else { Precision::F32 }
-    }
-
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa

@@ -111,7 +111,7 @@ fn hard_logits(len: usize, seed: u64) -> Vec<f32> {
         0 => f32::NAN,
         1 => -f32::NAN,
         2 => f32::NEG_INFINITY,
-        3 if seed % 5 == 0 => f32::INFINITY,
+        3 if seed.is_multiple_of(5) => f32::INFINITY,
         4 => 0.0,
         5 => -0.0,
         6 => -1e5,
