@@ -370,7 +370,7 @@ fn a_process_that_was_stopped_goes_on_without_a_burst_beyond_the_catch_up() {
         sniffer.next(GAP).unwrap().expect("it goes on");
     }
     signal("-STOP");
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(5));
     while sniffer.next(Duration::from_millis(1)).unwrap().is_some() {}
     signal("-CONT");
     while let Some(_frame) = sniffer.next(Duration::from_millis(500)).unwrap() {
@@ -380,7 +380,7 @@ fn a_process_that_was_stopped_goes_on_without_a_burst_beyond_the_catch_up() {
     let done = json(String::from_utf8_lossy(&output.stdout).lines().last().unwrap().as_bytes());
     assert_eq!((&done["sent"], &done["moves"].as_u64().map(|n| n > 0)), (&1000.into(), &Some(true)));
     let moved_s = done["moved_ns"].as_f64().unwrap() / 1e9;
-    assert!((2.5..4.0).contains(&moved_s), "moved by {moved_s}");
+    assert!((4.5..6.5).contains(&moved_s), "moved by {moved_s}");
     // 0.2 s at 500 a second are 100 packets; 50 ms of the pace itself, and as many for a busy machine.
     let burst = times.iter().filter(|time| **time - times[0] < Duration::from_millis(50)).count();
     assert!(burst <= 100 + 25 + 50, "{burst} packets in the first 50 ms");

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Context, Misuse, plugin, print_json, print_status, print_text};
 use crate::job::model::{self, SamplingArgs};
-use crate::replay::{self, Pace, Profile, ReplayOptions, Spin};
+use crate::replay::{self, Oversize, Pace, Profile, ReplayOptions, Spin};
 use crate::sink::PacketSink;
 use crate::sink::device::{Addressing, DeviceReport, DeviceWatch};
 use crate::sink::interface::{InterfaceIo, InterfaceSink};
@@ -72,12 +72,13 @@ pub(super) struct ReplayArgs {
     /// Leave the tap in place afterwards
     #[arg(long)]
     persist: bool,
-    /// MTU of the tap [default: its own]
-    #[arg(long, value_name = "BYTES")]
-    mtu: Option<u32>,
     /// What to do with packets of which the capture holds only the beginning
     #[arg(long, value_enum, default_value_t = TruncatedArg::Pad)]
     truncated: TruncatedArg,
+    /// What to do with packets longer than the MTU (of the tap, the interface, or --mtu for a file): TCP segments can be split
+    /// as a network card does it, all others are refused
+    #[arg(long, value_enum, default_value_t = OversizeArg::Refuse)]
+    oversize: OversizeArg,
     /// Times as captured, this much faster
     #[arg(long, value_name = "X", group = "pace", default_value_t = 1.0)]
     multiplier: f64,
@@ -128,6 +129,14 @@ enum TruncatedArg {
     Skip,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OversizeArg {
+    /// Leave out, and count
+    Refuse,
+    /// Split TCP segments, and count; leave out all others
+    Split,
+}
+
 fn seconds(s: &str) -> Result<Duration, String> {
     let seconds: f64 = s.parse().map_err(|_| format!("{s:?} is no number of seconds"))?;
     Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
@@ -156,6 +165,7 @@ pub(super) fn run(args: ReplayArgs, context: &Context) -> Result<()> {
         (_, Some(dir), _) => {
             let source = model::source(dir, &args.sampling)?;
             options.labels = source.traffic.labels().to_vec();
+            options.stock = Some(source.stock());
             Box::new(source)
         }
         (_, _, Some(name)) => Box::new(plugin::open(name)?),
@@ -224,11 +234,17 @@ fn options(args: &ReplayArgs) -> Result<ReplayOptions> {
         limit: args.limit,
         duration: args.duration,
         gap_max: args.max_gap,
+        oversize: match args.oversize {
+            OversizeArg::Refuse => Oversize::Refuse,
+            OversizeArg::Split => Oversize::Split,
+        },
+        mtu: args.sampling.plan.mtu.map(u32::from),
         spin: args.spin_us.map_or(Spin::Adaptive, |us| Spin::Fixed(Duration::from_micros(us))),
         catch_up_max: args.catch_up,
         preload: args.preload,
         truth: args.ground_truth.clone(),
         labels: Vec::new(),
+        stock: None,
         start_delay: args.start_delay,
         report_every: args.report_every,
     })
@@ -243,7 +259,12 @@ fn sink(args: &ReplayArgs, labels: &[String]) -> Result<(Box<dyn PacketSink>, Wa
         TruncatedArg::Skip => Truncated::Skip,
     };
     let tap = |name: &str| {
-        let options = TapOptions { name: name.to_owned(), persist: args.persist, mtu: args.mtu, truncated };
+        let options = TapOptions {
+            name: name.to_owned(),
+            persist: args.persist,
+            mtu: args.sampling.plan.mtu.map(u32::from),
+            truncated,
+        };
         let tap = TapSink::open(&options)?;
         tracing::info!(tap = tap.name(), created = tap.created(), mtu = tap.mtu(), "replaying");
         Ok::<_, TapError>(tap)

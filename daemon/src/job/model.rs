@@ -3,22 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use wiremamba_model::checkpoint::Checkpoint;
 use wiremamba_model::codec::{Codec, CodecSpec, LabelId, from_spec};
 use wiremamba_model::device::Device;
 use wiremamba_model::engine::{self, Precision};
 use wiremamba_model::flow::Session;
-use wiremamba_model::generate::{GenerateOptions, LabelChoice, Labels, Prompt, Sampling, Traffic, TrafficOptions};
+use wiremamba_model::generate::{
+    GenerateOptions, LabelChoice, Labels, Prompt, Sampling, StockKey, Traffic, TrafficOptions,
+};
 use wiremamba_model::packet::Timestamp;
+use wiremamba_model::wire::plan::Plan;
 
 use super::corpus::Sample;
 use super::mix;
-use super::plan::PlanArgs;
+use super::plan::{PlanArgs, PlanFile};
 use super::ranges;
 use crate::source::flows::{ReadLimits, read_flows};
 use crate::source::model::ModelSource;
+use crate::source::stock::StockKeeper;
 
 /// How to generate, as arguments of a command.
 #[derive(Debug, Args)]
@@ -42,6 +46,12 @@ pub struct SamplingArgs {
     /// Generate this many flows before the first packet, then render them again with other hosts, ports, numbers and payloads, which is far faster
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub stock: Option<u64>,
+    /// Keep the flows of --stock in this file, and take them from there in the next run with the same model and settings
+    #[arg(long, value_name = "FILE", requires = "stock")]
+    pub stock_file: Option<PathBuf>,
+    /// A stock is complete with the flow whose tokens would make it larger than this, in memory and in --stock-file
+    #[arg(long, value_name = "MIB", default_value_t = 256, requires = "stock", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub stock_mib_max: u32,
     /// Begin each flow with the first packet of a flow of this capture
     #[arg(long, value_name = "CAPTURE")]
     pub prompt: Option<PathBuf>,
@@ -90,6 +100,10 @@ pub struct SamplingArgs {
     /// Who the traffic is between.
     #[command(flatten)]
     pub plan: PlanArgs,
+    /// Addresses from a file: networks, gateway, VLAN, IPv6 share and MTU for all labels, and others in a section
+    /// [label.NAME]. The options above hold where neither says otherwise
+    #[arg(long = "plan", value_name = "FILE.toml", help_heading = "Addresses (codec wire)")]
+    pub plan_file: Option<PathBuf>,
 }
 
 /// `--precision`
@@ -147,9 +161,10 @@ pub fn open(path: &Path) -> Result<Model> {
 /// The packets that `args` ask `path` for, as a source.
 pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
     let (device, named) = args.device.resolve()?;
+    let plan_file = args.plan_file.as_deref().map(PlanFile::read).transpose()?;
     let Model { checkpoint, codec } = open(path)?;
     tracing::info!(device = named, model = %checkpoint.path.display(), "generating");
-    let codec = with_plan(codec, &args.plan)?;
+    let codec = with_plan(codec, &args.plan, plan_file)?;
     let labels = match args.mix.as_slice() {
         [] => LabelChoice::InTurn(args.labels.clone()),
         mix => LabelChoice::Drawn(mix.to_vec()),
@@ -169,6 +184,7 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
         concurrent: args.concurrent,
         pps: None,
         stock: args.stock,
+        stock_bytes_max: args.stock_mib_max as usize * 1024 * 1024,
         start: Timestamp::from_parts(args.start, 0),
         generate: GenerateOptions {
             streams: args.streams,
@@ -180,17 +196,66 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
             ahead: TrafficOptions::default().generate.ahead,
         },
     };
+    let made_with = format!("{named} {:?}", args.precision);
+    let key = args.stock_file.as_ref().map(|_| stock_key(&checkpoint, &made_with, codec.as_ref(), &options, &prompts));
     let decoder = engine::decoder(&checkpoint.params, device, args.precision.asked())?;
     drop(checkpoint);
-    Ok(ModelSource::new(Traffic::new(decoder, codec, options, prompts)?))
+    let source = ModelSource::new(Traffic::new(decoder, Arc::clone(&codec), options.clone(), prompts)?);
+    match (&args.stock_file, key) {
+        (Some(file), Some(key)) => {
+            let keeper = StockKeeper::new(file.clone(), key, options.stock_bytes_max);
+            Ok(source.with_stock_file(keeper, codec.as_ref())?)
+        }
+        _ => Ok(source),
+    }
 }
 
-/// The codec with its plan changed as `args` say.
-fn with_plan(codec: Arc<dyn Codec>, args: &PlanArgs) -> Result<Arc<dyn Codec>> {
+/// Everything that decides which tokens are in stock.
+fn stock_key(
+    checkpoint: &Checkpoint,
+    made_with: &str,
+    codec: &dyn Codec,
+    options: &TrafficOptions,
+    prompts: &[Prompt],
+) -> StockKey {
+    let model = checkpoint.about.as_ref().map_or("", |about| about.self_sha256.as_str());
+    // Of the addresses, what limits the length of packets.
+    let lengths: Vec<_> = match codec.spec() {
+        CodecSpec::Wire(spec) => {
+            let length = |plan: &Plan| (plan.mtu, plan.ipv6_percent.is_some());
+            let all = std::iter::once((String::new(), length(&spec.plan)));
+            all.chain(spec.label_plans.iter().map(|(label, plan)| (label.clone(), length(plan)))).collect()
+        }
+        _ => Vec::new(),
+    };
+    let size = options.stock.map(|stock| stock.min(options.flows.unwrap_or(u64::MAX)));
+    // How many streams there are, and how far they go ahead, changes no flow.
+    let generate = GenerateOptions { streams: 1, ahead: 0, ..options.generate };
+    StockKey::of(&format!(
+        "{} {model} {made_with} {generate:?} {:?} {size:?} {} {lengths:?} {prompts:?}",
+        env!("CARGO_PKG_VERSION"),
+        options.labels,
+        options.stock_bytes_max
+    ))
+}
+
+/// The codec with its plan changed as `args` say, and then as `file` does.
+fn with_plan(codec: Arc<dyn Codec>, args: &PlanArgs, file: Option<PlanFile>) -> Result<Arc<dyn Codec>> {
     match codec.spec() {
         CodecSpec::Wire(mut spec) => {
             spec.plan = args.apply(spec.plan);
-            Ok(Arc::from(from_spec(CodecSpec::Wire(spec), &codec.tokenizer_json())?))
+            for plan in spec.label_plans.values_mut() {
+                *plan = args.apply(plan.clone());
+            }
+            if let Some(file) = file {
+                (spec.plan, spec.label_plans) = file.apply(spec.plan, spec.label_plans);
+            }
+            let built = from_spec(CodecSpec::Wire(spec), &codec.tokenizer_json());
+            Ok(Arc::from(built.context("the addresses asked for cannot be")?))
+        }
+        // The MTU is the tap's as well.
+        _ if file.is_some() || PlanArgs { mtu: None, ..args.clone() } != PlanArgs::default() => {
+            bail!("the model says every byte itself (codec {}): it has no addresses to choose", codec.name())
         }
         _ => Ok(codec),
     }

@@ -6,6 +6,9 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::sink::SinkReport;
+use crate::sink::device::ThroughDevice;
+use crate::source::model::StockCounts;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Why a replay came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -57,6 +60,19 @@ pub struct ReplayCounters {
     pub sessions_fresh: u64,
     /// Sessions sent to their end that were earlier ones, rendered again.
     pub sessions_again: u64,
+    /// Flows in stock.
+    pub stock_flows: u64,
+    /// Of these, read from a file in place of being generated.
+    pub stock_from_file: u64,
+    /// Whether the stock could not be written to its file.
+    pub stock_not_written: bool,
+    /// Packets of the source that were longer than the MTU and sent as several.
+    pub oversize_split: u64,
+    /// Packets that became of them.
+    pub oversize_segments: u64,
+    /// The device under test so far, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub through_device: Option<ThroughDevice>,
     /// Flows in the ground truth.
     pub truth_flows: u64,
     /// Bytes of the packets sent, as the sink sent them.
@@ -115,6 +131,15 @@ impl ReplayCounters {
         self.mbps = per_second(self.bytes as f64 * 8.0 / 1e6);
     }
 
+    /// Takes over what only the source of the stock knows.
+    pub(super) fn take_stock(&mut self, stock: Option<&StockCounts>) {
+        if let Some(stock) = stock {
+            self.stock_flows = stock.flows.load(Relaxed);
+            self.stock_from_file = stock.from_file.load(Relaxed);
+            self.stock_not_written = stock.not_written.load(Relaxed) != 0;
+        }
+    }
+
     /// Takes over what only the sink knows.
     pub(super) fn take(&mut self, report: &SinkReport) {
         self.refused_by.clone_from(&report.refused);
@@ -153,6 +178,11 @@ impl fmt::Display for ReplayCounters {
         let rare = [
             (self.sessions_fresh, "sessions fresh"),
             (self.sessions_again, "sessions rendered again"),
+            (self.stock_flows, "flows in stock"),
+            (self.stock_from_file, "of them from a file"),
+            (u64::from(self.stock_not_written), "stock not written to its file"),
+            (self.oversize_split, "longer than the MTU and split"),
+            (self.oversize_segments, "segments made of these"),
             (self.truth_flows, "flows in the ground truth"),
             (self.gaps_clipped, "long gaps cut"),
             (self.backwards, "times backwards"),
@@ -161,6 +191,9 @@ impl fmt::Display for ReplayCounters {
         ];
         for (n, what) in rare.into_iter().filter(|(n, _)| *n > 0) {
             write!(f, ", {n} {what}")?;
+        }
+        if let Some(device) = &self.through_device {
+            write!(f, "; {device}")?;
         }
         if let (Some(packets @ 1..), Some(dropped)) = (self.device_tx_packets, self.device_tx_dropped) {
             write!(f, "; the device sent {packets}")?;

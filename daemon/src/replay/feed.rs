@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::source::{Filled, Interrupt, PacketSource, SourceError, Tagged};
+use crate::sys::prefetch;
 
 /// Packets of a batch: a hand-over costs as much as some tens of packets.
 const BATCH_PACKETS: usize = 64;
@@ -118,7 +119,8 @@ impl Feed {
         let (sender, messages) = sync_channel(RING_BATCHES);
         let (spare, spares) = channel();
         let shared = Arc::new(Shared::default());
-        let reader = Reader { open, passes, sender, spares, shared: Arc::clone(&shared), batch: Batch::default() };
+        let (batch, idle_since) = (Batch::default(), Instant::now());
+        let reader = Reader { open, passes, sender, spares, shared: Arc::clone(&shared), batch, idle_since };
         let thread = std::thread::Builder::new().name("source".to_owned()).spawn(move || reader.run())?;
         let current = Batch::default();
         Ok(Self { messages, waiting: None, spare, shared, thread: Some(thread), current, at: 0, is_preloaded: false })
@@ -128,6 +130,10 @@ impl Feed {
     pub(super) fn next(&mut self) -> Fed {
         loop {
             if self.at < self.current.len {
+                // Another core wrote it: on its way here while this packet is sent.
+                if let Some(next) = self.current.packets[..self.current.len].get(self.at + 1) {
+                    prefetch(&next.packet.data);
+                }
                 return Fed::Packet(std::mem::take(&mut self.current.packets[self.at]));
             }
             if self.is_preloaded {
@@ -205,6 +211,8 @@ struct Reader<F> {
     spares: Receiver<Batch>,
     shared: Arc<Shared>,
     batch: Batch,
+    /// When the source had nothing last, or began.
+    idle_since: Instant,
 }
 
 /// Nobody takes packets any more.
@@ -242,7 +250,6 @@ impl<F: FnMut() -> Result<Box<dyn PacketSource + Send>, SourceError>> Reader<F> 
             if self.batch.len == self.batch.packets.len() {
                 self.batch.packets.push(Tagged::default());
             }
-            let begun = Instant::now();
             let handed_over = match source.next_into(&mut self.batch.packets[self.batch.len])? {
                 Filled::Packet => {
                     was_empty = false;
@@ -253,9 +260,10 @@ impl<F: FnMut() -> Result<Box<dyn PacketSource + Send>, SourceError>> Reader<F> 
                 }
                 Filled::Idle => {
                     let handed_over = self.hand_over();
-                    if begun.elapsed() < IDLE_QUICK {
+                    if self.idle_since.elapsed() < IDLE_QUICK {
                         std::thread::sleep(IDLE_PAUSE);
                     }
+                    self.idle_since = Instant::now();
                     handed_over
                 }
                 Filled::End => return Ok(Ok(was_empty)),

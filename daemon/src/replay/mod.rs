@@ -11,17 +11,21 @@ mod live;
 mod pacer;
 mod profile;
 mod schedule;
+mod split;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::sink::{PacketSink, SinkError, SinkReport};
+use crate::sink::{PacketSink, SinkError};
+use crate::source::model::StockCounts;
 use crate::source::{PacketSource, SourceError, Tagged};
 use book::{Entry, FlowBook};
 use feed::{Fed, Feed};
 use pacer::{Pacer, Wait};
+use split::Splitter;
 
 pub use feed::PRELOAD_BYTES_MAX;
 
@@ -31,6 +35,7 @@ pub use live::LivePace;
 pub use pacer::Spin;
 pub use profile::{Profile, ProfileError, ProfileUnit};
 pub use schedule::{Pace, Schedule};
+pub use split::Oversize;
 
 /// A packet sent more than this after its deadline is late: well above a wake-up of an idle machine (0.1 ms),
 /// well below what a TCP or an IDS would notice.
@@ -41,7 +46,7 @@ const EMPTY_WAIT: Duration = Duration::from_millis(5);
 const REPORT_MIN_NS: u64 = 10_000_000;
 
 /// How to replay.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ReplayOptions {
     /// How fast. Default: as captured.
     pub pace: Pace,
@@ -58,6 +63,10 @@ pub struct ReplayOptions {
     pub gap_max: Duration,
     /// How long before a deadline to spin instead of sleep. Default: measured.
     pub spin: Spin,
+    /// What to do with packets that are longer than the MTU. Default: refuse them.
+    pub oversize: Oversize,
+    /// The MTU where the sink has none of its own, as a file. Default: none, nothing is too long.
+    pub mtu: Option<u32>,
     /// After a stall (of this process, of the sink, of the source) packets of this much time are sent in one burst, and the
     /// rest of the schedule is moved back; the moves are counted. Default 100 ms.
     pub catch_up_max: Duration,
@@ -68,6 +77,8 @@ pub struct ReplayOptions {
     pub truth: Option<PathBuf>,
     /// Names of the labels that packets are tagged with, for the ground truth.
     pub labels: Vec<String>,
+    /// Counts of the source's stock, where it has one.
+    pub stock: Option<Arc<StockCounts>>,
     /// Wait before the first packet, so that a sniffer can attach to an interface that has just come up. Default 0.
     pub start_delay: Duration,
     /// Time between two reports, at least 10 ms. Default 5 s.
@@ -84,10 +95,13 @@ impl Default for ReplayOptions {
             duration: None,
             gap_max: Duration::from_secs(60),
             spin: Spin::Adaptive,
+            oversize: Oversize::Refuse,
+            mtu: None,
             catch_up_max: Duration::from_millis(100),
             preload: false,
             truth: None,
             labels: Vec::new(),
+            stock: None,
             start_delay: Duration::ZERO,
             report_every: Duration::from_secs(5),
         }
@@ -199,6 +213,7 @@ pub fn run(
         starved_since: None,
         book,
         pacer: Pacer::new(options.spin),
+        splitter: Splitter::default(),
         counters,
         start_ns: None,
         next_report_ns: u64::MAX,
@@ -222,6 +237,8 @@ pub fn run(
     counters.backwards = job.schedule.backwards();
     counters.at(elapsed);
     counters.take(finished.as_ref().unwrap_or(sink.report()));
+    counters.take_stock(options.stock.as_deref());
+    counters.through_device = None;
     counters.ended = *ended.as_ref().unwrap_or(&Ended::Failed);
     match (ended, finished) {
         (Err(Failure::Source(source)), _) => Err(ReplayError::Source { source, counters: Box::new(counters) }),
@@ -254,6 +271,7 @@ struct Job<'a, R> {
     /// Kept where somebody wants to know about flows.
     book: Option<FlowBook>,
     pacer: Pacer,
+    splitter: Splitter,
     counters: ReplayCounters,
     /// When the first packet was due, on the monotonic clock.
     start_ns: Option<u64>,
@@ -322,10 +340,58 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
                 (now, 0)
             }
         };
+        if let Some(ended) = self.send(tagged, now, late_ns, sink)? {
+            return Ok(Some(ended));
+        }
+        self.report_if_due(now, sink);
+        // Known now rather than when the next packet is there, which may take its time.
+        Ok(self.options.limit.is_some_and(|limit| self.taken() >= limit).then_some(Ended::Limit))
+    }
+
+    /// Sends a packet whose time has come, or its parts where it is too long and may be split.
+    fn send(
+        &mut self,
+        tagged: &Tagged,
+        now: u64,
+        late_ns: u64,
+        sink: &mut dyn PacketSink,
+    ) -> Result<Option<Ended>, Failure> {
+        if self.options.oversize == Oversize::Refuse {
+            return self.send_one(tagged, now, late_ns, sink);
+        }
+        let mtu = sink.mtu().or(self.options.mtu);
+        let mut splitter = std::mem::take(&mut self.splitter);
+        let parts = mtu.and_then(|mtu| splitter.split(tagged, mtu));
+        let mut ended = Ok(None);
+        match parts {
+            None => ended = self.send_one(tagged, now, late_ns, sink),
+            Some(parts) => {
+                self.counters.oversize_split += 1;
+                self.counters.oversize_segments += parts.len() as u64;
+                for part in parts {
+                    ended = self.send_one(part, now, late_ns, sink);
+                    if !matches!(ended, Ok(None)) {
+                        break;
+                    }
+                }
+            }
+        }
+        self.splitter = splitter;
+        ended
+    }
+
+    /// Sends what fits, or is refused.
+    fn send_one(
+        &mut self,
+        tagged: &Tagged,
+        now: u64,
+        late_ns: u64,
+        sink: &mut dyn PacketSink,
+    ) -> Result<Option<Ended>, Failure> {
         let entry = self.book.as_ref().and_then(|book| book.look_up(tagged));
         let sent = match &entry {
             Some(entry) => sink.send_from(tagged, entry.direction),
-            None => sink.send(packet),
+            None => sink.send(&tagged.packet),
         };
         match sent {
             Ok(()) => {
@@ -343,9 +409,7 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
             Err(SinkError::Closed { .. }) => return Ok(Some(Ended::Closed)),
             Err(error) => return Err(Failure::Sink(error)),
         }
-        self.report_if_due(now, sink.report());
-        // Known now rather than when the next packet is there, which may take its time.
-        Ok(self.options.limit.is_some_and(|limit| self.taken() >= limit).then_some(Ended::Limit))
+        Ok(None)
     }
 
     /// Takes over a pace that was changed.
@@ -416,7 +480,7 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         }
         while self.next_report_ns < deadline {
             match self.pacer.wait_until(self.next_report_ns, self.stop, || {}) {
-                Wait::Reached(now) => self.report_if_due(now, sink.report()),
+                Wait::Reached(now) => self.report_if_due(now, sink),
                 Wait::Stopped => return Ok(Wait::Stopped),
             }
         }
@@ -432,7 +496,7 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         }
         self.feed.wait(EMPTY_WAIT);
         let now = pacer::now_coarse_ns();
-        self.report_if_due(now, sink.report());
+        self.report_if_due(now, sink);
         Ok(self.is_over(now).then_some(Ended::Duration))
     }
 
@@ -441,14 +505,16 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         self.options.duration.is_some_and(|d| u128::from(elapsed) > d.as_nanos())
     }
 
-    fn report_if_due(&mut self, now: u64, sink: &SinkReport) {
+    fn report_if_due(&mut self, now: u64, sink: &dyn PacketSink) {
         let Some(start) = self.start_ns.filter(|_| now >= self.next_report_ns) else { return };
         // A report that took longer than the time between two is not followed by a burst of them.
         self.next_report_ns = now.saturating_add(self.report_every_ns());
         self.counters.gaps_clipped = self.schedule.gaps_clipped();
         self.counters.backwards = self.schedule.backwards();
         self.counters.at(now.saturating_sub(start));
-        self.counters.take(sink);
+        self.counters.take(sink.report());
+        self.counters.take_stock(self.options.stock.as_deref());
+        self.counters.through_device = sink.through_device();
         (self.report)(&self.counters);
     }
 
@@ -458,7 +524,9 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
 
     /// Packets taken from the source so far.
     fn taken(&self) -> u64 {
-        self.counters.sent + self.counters.refused
+        // A packet that was split counts once.
+        (self.counters.sent + self.counters.refused + self.counters.oversize_split)
+            .saturating_sub(self.counters.oversize_segments)
     }
 }
 

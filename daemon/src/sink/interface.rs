@@ -286,6 +286,10 @@ impl PacketSink for InterfaceSink {
         }
     }
 
+    fn mtu(&self) -> Option<u32> {
+        Some(self.mtu)
+    }
+
     fn report(&self) -> &SinkReport {
         &self.report
     }

@@ -34,6 +34,16 @@ pub trait PacketSink {
         false
     }
 
+    /// Longest IP packet that it takes, in bytes; `None` where any fits.
+    fn mtu(&self) -> Option<u32> {
+        None
+    }
+
+    /// What a device under test did so far, where one is watched.
+    fn through_device(&self) -> Option<device::ThroughDevice> {
+        None
+    }
+
     /// Goes the way of a packet without one, so that the next finds the caches warm after a sleep.
     fn warm(&mut self) {}
 

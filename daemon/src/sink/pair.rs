@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wiremamba_model::flow::Direction;
 use wiremamba_model::packet::{LinkType, Packet};
 
-use super::device::{DeviceReport, DeviceWatch};
+use super::device::{DeviceReport, DeviceWatch, ThroughDevice};
 use super::{DeviceCounters, PacketSink, SinkError, SinkReport};
 use crate::source::{Tag, Tagged};
 
@@ -91,6 +91,17 @@ impl<C: PacketSink, S: PacketSink> PacketSink for PairSink<C, S> {
 
     fn has_sides(&self) -> bool {
         true
+    }
+
+    fn mtu(&self) -> Option<u32> {
+        match (self.client.mtu(), self.server.mtu()) {
+            (Some(client), Some(server)) => Some(client.min(server)),
+            (client, server) => client.or(server),
+        }
+    }
+
+    fn through_device(&self) -> Option<ThroughDevice> {
+        self.watch.as_ref().map(DeviceWatch::so_far)
     }
 
     fn warm(&mut self) {

@@ -1,7 +1,7 @@
 //! Where packets come from: one trait, and its implementations.
 //!
 //! [`mod@interface`] captures live through libpcap, [`ring`] from a socket that was handed over, [`mod@file`] reads one savefile, [`collection`] decides which savefiles a job reads and under which labels, [`flows`]
-//! reads a whole collection into labelled flows, [`model`] gives packets fresh from a checkpoint, [`mod@plugin`] those of a library. A source judges nothing: it hands packets on as they were captured.
+//! reads a whole collection into labelled flows, [`model`] gives packets fresh from a checkpoint, [`mod@plugin`] those of a library, [`stock`] keeps flows from run to run. A source judges nothing: it hands packets on as they were captured.
 
 pub mod collection;
 pub mod file;
@@ -10,6 +10,7 @@ pub mod interface;
 pub mod model;
 pub mod plugin;
 pub mod ring;
+pub mod stock;
 
 use std::sync::Arc;
 

@@ -9,7 +9,9 @@ pub mod wire;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::flow::Session;
+use std::sync::Arc;
+
+use crate::flow::{Direction, Session};
 use crate::packet::{LinkType, Packet, Timestamp};
 
 pub use gaps::GapTable;
@@ -74,6 +76,11 @@ pub trait Codec: Send + Sync {
     /// Turns the tokens of one sample into packets. The label may be absent; a tail that means nothing is dropped
     /// and counted. Never panics, whatever the tokens are.
     fn decode(&self, tokens: &[Token], render: &mut Render) -> Decoded;
+    /// The first `packets_max` packets of a sample, made ready to be rendered many times; `None` where [`decode`](Self::decode)
+    /// is the only way.
+    fn script(&self, _tokens: &[Token], _packets_max: usize) -> Option<Arc<dyn Script>> {
+        None
+    }
     /// What may be sampled, from the beginning of a sample; `None` when anything may.
     fn grammar(&self) -> Option<Box<dyn Grammar>> {
         None
@@ -84,6 +91,24 @@ pub trait Codec: Send + Sync {
     fn tokenizer_json(&self) -> String;
     /// Everything needed to build the codec again, for [`from_spec`].
     fn spec(&self) -> CodecSpec;
+}
+
+/// The packets of a sample as far as its tokens decide them, in the order of their times.
+pub trait Script: Send + Sync {
+    /// How many packets there are.
+    fn packets(&self) -> usize;
+    /// Begins to render them: bytes, times and order are those of [`Codec::decode`] with the same chance and start.
+    fn play(self: Arc<Self>, render: &mut Render) -> Box<dyn Play>;
+}
+
+/// A [`Script`] being rendered, packet by packet.
+pub trait Play: Send {
+    /// Packets that are still to come.
+    fn left(&self) -> usize;
+    /// The time of the next packet.
+    fn peek(&self) -> Option<Timestamp>;
+    /// Makes `ret` the next packet, in the buffer that it has; says whether the client sent it. `None` after the last.
+    fn render(&mut self, ret: &mut Packet) -> Option<Direction>;
 }
 
 /// Follows a sample token by token and says what may come next.

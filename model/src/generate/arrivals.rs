@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::task::Poll;
 
 use rand::SeedableRng;
@@ -9,9 +10,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::generator::{GeneratedFlow, Generator};
 use super::sampling::unit;
-use crate::codec::LabelId;
+use crate::codec::{LabelId, Play};
 use crate::flow::{Direction, FiveTuple, dissect};
-use crate::packet::{Packet, Timestamp};
+use crate::packet::{LinkType, Packet, Timestamp};
 
 /// A rate that no arrival process has.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -77,6 +78,14 @@ pub struct TimelinePacket {
     pub packet: Packet,
 }
 
+impl Default for TimelinePacket {
+    /// One without bytes, to be filled in.
+    fn default() -> Self {
+        let packet = Packet { ts: Timestamp(0), linktype: LinkType::ETHERNET, len: 0, data: Vec::new() };
+        Self { flow: 0, label: LabelId(0), direction: Direction::Orig, left: 0, is_again: false, packet }
+    }
+}
+
 /// What a [`Timeline`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TimelineCounters {
@@ -92,21 +101,64 @@ pub struct TimelineCounters {
     pub held_packets_peak: usize,
 }
 
+/// A flow for the time line.
+pub struct StartedFlow {
+    /// Place in the order of requests, from 0.
+    pub index: u64,
+    /// Its label.
+    pub label: LabelId,
+    /// Whether it is an earlier flow's tokens, rendered again.
+    pub is_again: bool,
+    /// Its packets, in the order of their times.
+    pub packets: FlowPackets,
+}
+
+/// The packets of a flow.
+pub enum FlowPackets {
+    /// As they are.
+    Rendered(std::vec::IntoIter<Packet>),
+    /// To be rendered as their times come.
+    Scripted(Box<dyn Play>),
+}
+
+impl From<GeneratedFlow> for StartedFlow {
+    fn from(flow: GeneratedFlow) -> Self {
+        let GeneratedFlow { index, label, is_again, packets, .. } = flow;
+        Self { index, label, is_again, packets: FlowPackets::Rendered(packets.into_iter()) }
+    }
+}
+
+impl FlowPackets {
+    fn left(&self) -> usize {
+        match self {
+            Self::Rendered(packets) => packets.len(),
+            Self::Scripted(play) => play.left(),
+        }
+    }
+
+    fn peek(&self) -> Option<Timestamp> {
+        match self {
+            Self::Rendered(packets) => packets.as_slice().first().map(|packet| packet.ts),
+            Self::Scripted(play) => play.peek(),
+        }
+    }
+}
+
 /// Where flows come from, in the order of their starts.
 pub trait Flows {
     /// The next flow, `None` after the last. Pending means that it is being worked on, and to call again.
-    fn poll_flow(&mut self) -> Poll<Option<GeneratedFlow>>;
+    fn poll_flow(&mut self) -> Poll<Option<StartedFlow>>;
 }
 
 impl Flows for Generator {
-    fn poll_flow(&mut self) -> Poll<Option<GeneratedFlow>> {
-        Generator::poll_flow(self)
+    fn poll_flow(&mut self) -> Poll<Option<StartedFlow>> {
+        Generator::poll_flow(self).map(|flow| flow.map(StartedFlow::from))
     }
 }
 
 impl<F: FnMut() -> Option<GeneratedFlow>> Flows for F {
-    fn poll_flow(&mut self) -> Poll<Option<GeneratedFlow>> {
-        Poll::Ready(self())
+    fn poll_flow(&mut self) -> Poll<Option<StartedFlow>> {
+        Poll::Ready(self().map(StartedFlow::from))
     }
 }
 
@@ -126,7 +178,11 @@ pub struct Timeline<F> {
     flows: F,
     /// Start times of the flows to come; `None` when there are no more.
     starts: Option<Arrivals>,
-    held: BinaryHeap<Reverse<Held>>,
+    /// Time of each flow's next packet, then the flow: a fixed order among equals; and its place in `held`.
+    order: BinaryHeap<Reverse<(Timestamp, u64, usize)>>,
+    held: Vec<Option<Held>>,
+    /// Free places in `held`.
+    free: Vec<usize>,
     held_packets: usize,
     held_packets_max: usize,
     /// Flows that go on at once, where that is asked for.
@@ -143,7 +199,9 @@ impl<F: Flows> Timeline<F> {
         Self {
             flows,
             starts: Some(starts),
-            held: BinaryHeap::new(),
+            order: BinaryHeap::new(),
+            held: Vec::new(),
+            free: Vec::new(),
             held_packets: 0,
             held_packets_max,
             at_once: None,
@@ -175,6 +233,11 @@ impl<F: Flows> Timeline<F> {
         &self.flows
     }
 
+    /// The same, to be changed.
+    pub(super) fn flows_mut(&mut self) -> &mut F {
+        &mut self.flows
+    }
+
     /// Takes it apart; packets held are lost.
     pub fn into_flows(self) -> F {
         self.flows
@@ -182,17 +245,23 @@ impl<F: Flows> Timeline<F> {
 
     /// Whether the next packet is there already, so that no flow has to be waited for.
     pub fn is_ready(&self) -> bool {
-        let Some(Reverse(first)) = self.held.peek() else { return self.starts.is_none() };
+        let Some(Reverse((first, ..))) = self.order.peek() else { return self.starts.is_none() };
         let is_full = self.held_packets >= self.held_packets_max.max(1);
         let is_next = |starts: &Arrivals| match self.wanted() {
-            Some(flows) => self.held.len() >= flows,
-            None => first.key.0 < starts.peek(),
+            Some(flows) => self.order.len() >= flows,
+            None => *first < starts.peek(),
         };
         self.starts.as_ref().is_none_or(|starts| is_full || is_next(starts))
     }
 
     /// The next packet, `None` after the last; pending while the flow that may begin before it is worked on.
     pub fn poll_packet(&mut self) -> Poll<Option<TimelinePacket>> {
+        let mut ret = TimelinePacket::default();
+        self.poll_into(&mut ret).map(|is_packet| is_packet.then_some(ret))
+    }
+
+    /// As [`poll_packet`](Self::poll_packet), into `ret`, whose buffer is used again; false after the last.
+    pub fn poll_into(&mut self, ret: &mut TimelinePacket) -> Poll<bool> {
         while !self.is_ready() {
             match self.flows.poll_flow() {
                 Poll::Pending => return Poll::Pending,
@@ -200,57 +269,67 @@ impl<F: Flows> Timeline<F> {
                 Poll::Ready(None) => self.starts = None,
             }
         }
-        let Some(Reverse(held)) = self.held.pop() else { return Poll::Ready(None) };
-        let Held { key: (ts, flow), label, is_again, packet, rest, orig } = held;
+        let Some(mut top) = self.order.peek_mut() else { return Poll::Ready(false) };
+        let Reverse((ts, flow, place)) = *top;
+        let held = self.held[place].as_mut().expect("what is in the order is held");
+        ret.direction = match &mut held.packets {
+            FlowPackets::Rendered(packets) => {
+                ret.packet = packets.next().expect("its time was seen");
+                direction(held.orig, &ret.packet)
+            }
+            FlowPackets::Scripted(play) => play.render(&mut ret.packet).expect("its time was seen"),
+        };
+        (ret.flow, ret.label, ret.is_again) = (flow, held.label, held.is_again);
+        (ret.packet.ts, ret.left) = (ts, held.packets.left());
+        match held.packets.peek() {
+            Some(next) => top.0.0 = next.plus_nanos(held.moved_ns),
+            None => {
+                PeekMut::pop(top);
+                self.held[place] = None;
+                self.free.push(place);
+            }
+        }
         self.last = ts;
         self.held_packets -= 1;
         self.counters.packets += 1;
-        let (left, direction) = (rest.len(), direction(orig, &packet));
-        self.hold((flow, label, is_again), rest, orig);
-        Poll::Ready(Some(TimelinePacket { flow, label, direction, left, is_again, packet }))
+        Poll::Ready(true)
     }
 
     /// Takes in a flow.
-    fn take_flow(&mut self, mut flow: GeneratedFlow) {
+    fn take_flow(&mut self, flow: StartedFlow) {
         let is_wanted = self.wanted().is_some();
         if let Some(starts) = &mut self.starts {
             starts.next();
         }
         self.counters.flows += 1;
-        let Some(first) = flow.packets.first() else {
+        let StartedFlow { index, label, is_again, packets } = flow;
+        let Some(first) = packets.peek() else {
             self.counters.empty_flows += 1;
             return;
         };
-        let (orig, late_ns) = (tuple(first), self.last.nanos_since(first.ts));
+        let late_ns = self.last.nanos_since(first);
         let moved_ns = if is_wanted {
-            self.last.max(self.begun.plus_nanos(BEGIN_GAP_NS)).nanos_since(first.ts)
+            self.last.max(self.begun.plus_nanos(BEGIN_GAP_NS)).nanos_since(first)
         } else if late_ns > 0 && self.counters.packets > 0 {
             self.counters.postponed_flows += 1;
             late_ns
         } else {
             0
         };
-        self.begun = first.ts.plus_nanos(moved_ns);
-        if moved_ns != 0 {
-            for packet in &mut flow.packets {
-                packet.ts = packet.ts.plus_nanos(moved_ns);
-            }
-        }
-        self.held_packets += flow.packets.len();
+        self.begun = first.plus_nanos(moved_ns);
+        self.held_packets += packets.left();
         self.counters.held_packets_peak = self.counters.held_packets_peak.max(self.held_packets);
-        self.hold((flow.index, flow.label, flow.is_again), flow.packets.into_iter(), orig);
-    }
-
-    /// Holds what is left of a flow: its number, its label, whether it is rendered again.
-    fn hold(
-        &mut self,
-        (flow, label, is_again): (u64, LabelId, bool),
-        mut rest: std::vec::IntoIter<Packet>,
-        orig: Option<FiveTuple>,
-    ) {
-        if let Some(packet) = rest.next() {
-            self.held.push(Reverse(Held { key: (packet.ts, flow), label, is_again, packet, rest, orig }));
+        let orig = match &packets {
+            FlowPackets::Rendered(packets) => packets.as_slice().first().and_then(tuple),
+            FlowPackets::Scripted(_) => None,
+        };
+        let held = Some(Held { label, is_again, packets, orig, moved_ns });
+        let place = self.free.pop().unwrap_or(self.held.len());
+        match self.held.get_mut(place) {
+            Some(free) => *free = held,
+            None => self.held.push(held),
         }
+        self.order.push(Reverse((self.begun, index, place)));
     }
 }
 
@@ -281,33 +360,15 @@ impl<F: Flows> Iterator for Timeline<F> {
     }
 }
 
-/// A flow on the time line: its next packet, and the rest.
+/// A flow on the time line.
 struct Held {
-    /// Time of the packet, then the flow: the order of the heap, and a fixed one among equals.
-    key: (Timestamp, u64),
     label: LabelId,
     is_again: bool,
-    packet: Packet,
-    rest: std::vec::IntoIter<Packet>,
-    /// 5-tuple of the flow's first packet, where it has one.
+    packets: FlowPackets,
+    /// 5-tuple of the flow's first packet, where it has one and the packets are rendered.
     orig: Option<FiveTuple>,
-}
-
-impl PartialEq for Held {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
-impl Eq for Held {}
-impl PartialOrd for Held {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Held {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key.cmp(&other.key)
-    }
+    /// How much later than their times its packets come.
+    moved_ns: i64,
 }
 
 #[cfg(test)]

@@ -11,9 +11,13 @@ mod labels;
 mod options;
 mod sampling;
 mod stock;
+mod stock_file;
 mod traffic;
 
-pub use arrivals::{Arrivals, ArrivalsError, Flows, HELD_PACKETS_MAX, Timeline, TimelineCounters, TimelinePacket};
+pub use arrivals::{
+    Arrivals, ArrivalsError, FlowPackets, Flows, HELD_PACKETS_MAX, StartedFlow, Timeline, TimelineCounters,
+    TimelinePacket,
+};
 pub use decoder::{Decoder, Draws, HostDecoder};
 pub(crate) use decoder::{PromptCache, check_keep};
 pub use generator::{
@@ -22,4 +26,6 @@ pub use generator::{
 pub use labels::{LabelChoice, Labels, LabelsError, label_id};
 pub use options::{OPTIONS, OptionKind, OptionSpec};
 pub use sampling::{Picker, Sampling};
+pub use stock::{STOCK_BYTES_MAX, Stock, StockFlow};
+pub use stock_file::{StockError, StockKey};
 pub use traffic::{Prompt, Traffic, TrafficError, TrafficOptions};

@@ -7,7 +7,7 @@ use super::arrivals::{Arrivals, ArrivalsError, HELD_PACKETS_MAX, Timeline, Timel
 use super::decoder::Decoder;
 use super::generator::{GenerateError, GenerateOptions, Generator, GeneratorCounters, Request, Requests};
 use super::labels::{LabelChoice, Labels, LabelsError};
-use super::stock::Stocked;
+use super::stock::{STOCK_BYTES_MAX, Stock, Stocked};
 use crate::codec::{Codec, LabelId, Token};
 use crate::packet::Timestamp;
 
@@ -30,6 +30,8 @@ pub struct TrafficOptions {
     /// Flows to generate before the first packet is given out; after them, these are rendered again with other hosts, ports,
     /// numbers and payloads, without the network. Default: all are generated.
     pub stock: Option<u64>,
+    /// Bytes of tokens in stock; with the flow that does not fit any more it is complete. Default [`STOCK_BYTES_MAX`].
+    pub stock_bytes_max: usize,
     /// Time of the first packet. Default: 1,700,000,000 s after 1970.
     pub start: Timestamp,
     /// How to generate. Default: 64 streams, seed 1, 10,000 packets and 100,000 tokens of a flow at most, 16 flows a stream
@@ -47,6 +49,7 @@ impl Default for TrafficOptions {
             concurrent: None,
             pps: None,
             stock: None,
+            stock_bytes_max: STOCK_BYTES_MAX,
             start: Timestamp::from_parts(1_700_000_000, 0),
             generate: GenerateOptions {
                 streams: 64,
@@ -132,7 +135,8 @@ impl Traffic {
         let fresh = all.min(options.stock.unwrap_or(u64::MAX));
         let requests: Requests = Box::new(requests.take(usize::try_from(fresh).unwrap_or(usize::MAX)));
         let generator = Generator::new(decoder, codec, generate, requests)?;
-        let flows = Stocked::new(generator, options.stock.map(|_| fresh), arrivals.clone(), all, generate.seed);
+        let size = (options.stock.map(|_| fresh), options.stock_bytes_max);
+        let flows = Stocked::new(generator, size, arrivals.clone(), all, generate.seed);
         let timeline = Timeline::new(flows, arrivals, HELD_PACKETS_MAX).at_once(options.concurrent);
         Ok(Self { timeline, left: options.packets, options, prompts })
     }
@@ -151,18 +155,36 @@ impl Traffic {
 
     /// The next packet, `None` after the last; pending after one step of the network, see [`Generator::poll_flow`].
     pub fn poll_packet(&mut self) -> Poll<Option<TimelinePacket>> {
+        let mut ret = TimelinePacket::default();
+        self.poll_into(&mut ret).map(|is_packet| is_packet.then_some(ret))
+    }
+
+    /// As [`poll_packet`](Self::poll_packet), into `ret`, whose buffer is used again; false after the last.
+    pub fn poll_into(&mut self, ret: &mut TimelinePacket) -> Poll<bool> {
         if self.left == Some(0) {
-            return Poll::Ready(None);
+            return Poll::Ready(false);
         }
         let place = self.timeline.counters().packets;
-        let mut packet = self.timeline.poll_packet();
-        if let Poll::Ready(Some(next)) = &mut packet {
+        let polled = self.timeline.poll_into(ret);
+        if polled == Poll::Ready(true) {
             self.left = self.left.map(|left| left - 1);
             if let Some(pps) = self.options.pps {
-                next.packet.ts = self.options.start.plus_nanos((place as f64 * 1e9 / pps) as i64);
+                ret.packet.ts = self.options.start.plus_nanos((place as f64 * 1e9 / pps) as i64);
             }
         }
-        packet
+        polled
+    }
+
+    /// Takes `stock` for the flows that would have been generated for [`TrafficOptions::stock`], before the first packet.
+    pub fn put_stock(&mut self, stock: Stock) {
+        if self.options.stock.is_some() {
+            self.timeline.flows_mut().put(stock);
+        }
+    }
+
+    /// The flows in stock, once they are all there.
+    pub fn stock(&self) -> Option<&Stock> {
+        self.timeline.flows().stock()
     }
 
     /// Whether the next packet is there, or the end, so that nothing has to be computed for it.

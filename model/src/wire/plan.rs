@@ -24,6 +24,10 @@ pub struct Plan {
     pub vlan: Option<u16>,
     /// Longest IP packet in bytes, at least 576. Default 1,500.
     pub mtu: u16,
+    /// How many of a hundred clients talk IPv6 to their servers over TCP and UDP, 0 to 100; ICMP, groups and broadcasts stay as
+    /// they are. By default each flow is of the version that was decided for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6_percent: Option<u8>,
 }
 
 impl Default for Plan {
@@ -36,6 +40,7 @@ impl Default for Plan {
             gateway_mac: [2, 0, 0, 0, 0, 1],
             vlan: None,
             mtu: 1500,
+            ipv6_percent: None,
         }
     }
 }
@@ -94,6 +99,21 @@ impl Net4 {
 }
 
 impl Plan {
+    /// Checks every range; says what is wrong.
+    ///
+    /// # Errors
+    /// What is outside its range.
+    pub fn validate(&self) -> Result<(), String> {
+        let fault = |name: &str, value: u16, range: &str| Err(format!("{name} is {value}, but must be {range}"));
+        match *self {
+            Self { vlan: Some(vlan), .. } if !(1..=4094).contains(&vlan) => fault("vlan", vlan, "1 to 4094"),
+            Self { mtu, .. } if mtu < 576 => fault("mtu", mtu, "at least 576"),
+            Self { ipv6_percent: Some(n), .. } if n > 100 => fault("ipv6_percent", n.into(), "0 to 100"),
+            Self { gateway_mac: [first, ..], .. } if first & 1 != 0 => Err("gateway_mac is a group's".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
     /// A client's address.
     pub fn client(&self, v6: bool, rng: &mut ChaCha8Rng) -> IpAddr {
         if v6 { host6(self.client_net6, rng).into() } else { self.client_net.host(rng).into() }

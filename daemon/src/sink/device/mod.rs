@@ -24,7 +24,7 @@ use wiremamba_model::packet::LinkType;
 use crate::source::Tagged;
 use report::Counts;
 
-pub use report::{DeviceReport, DirectionReport, Latency};
+pub use report::{DeviceReport, DirectionReport, Latency, ThroughDevice};
 
 /// Packets that are expected at a time; more are not watched, and counted.
 const EXPECTED_MAX: usize = 1 << 20;
@@ -149,6 +149,13 @@ impl DeviceWatch {
         let Some(expected) = queue.remove(place) else { return };
         table.outstanding -= 1;
         table.counts.entry((expected.label, expected.way)).or_default().sent -= 1;
+    }
+
+    /// What the device did so far.
+    pub(super) fn so_far(&self) -> ThroughDevice {
+        let mut table = self.shared.lock();
+        table.give_up(self.shared.now());
+        ThroughDevice::new(table.counts.values(), table.outstanding)
     }
 
     /// Waits for what is under way, and reports.

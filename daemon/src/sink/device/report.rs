@@ -144,6 +144,42 @@ impl DeviceReport {
     }
 }
 
+/// What a device did so far, both ways together.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ThroughDevice {
+    /// Packets that went in.
+    pub sent: u64,
+    /// Of these, came out.
+    pub received: u64,
+    /// Of these, given up.
+    pub lost: u64,
+    /// Of these, still expected.
+    pub under_way: usize,
+    /// Half of those that came out took at most this, in microseconds.
+    pub p50_us: f64,
+    /// 99 of 100.
+    pub p99_us: f64,
+}
+
+impl ThroughDevice {
+    pub(super) fn new<'a>(counts: impl Iterator<Item = &'a Counts>, under_way: usize) -> Self {
+        let mut sum = Counts::default();
+        counts.for_each(|counts| sum.add(counts));
+        let at = |share| sum.latency_ns.value_at_quantile(share) as f64 / 1e3;
+        let (sent, received, lost) = (sum.sent, sum.received, sum.lost);
+        Self { sent, received, lost, under_way, p50_us: at(0.5), p99_us: at(0.99) }
+    }
+}
+
+/// A part of a line for people.
+impl fmt::Display for ThroughDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, received, lost, under_way, p50_us, p99_us } = self;
+        write!(f, "through the device {received} of {sent}, lost {lost}, {under_way} under way, ")?;
+        write!(f, "latency p50 {p50_us:.0} µs, p99 {p99_us:.0} µs")
+    }
+}
+
 /// A table for people.
 impl fmt::Display for DeviceReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -320,6 +320,10 @@ impl PacketSink for TapSink {
         Ok(())
     }
 
+    fn mtu(&self) -> Option<u32> {
+        Some(self.mtu)
+    }
+
     /// The driver refuses a frame shorter than an Ethernet header before it counts it.
     fn warm(&mut self) {
         let _ = (&self.tun).write(&[0]);

@@ -1,27 +1,17 @@
 //! From tokens to frames: the renderer computes what the model did not decide.
 
-use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::super::{Decoded, Token};
-use super::action::{Action, Host, Open, Opt, Piece, Segment, Sport};
-use super::encode::tuple_of;
-use super::facts::Facts;
+use super::action::Action;
 use super::fix;
-use super::vocab::{HOSTS, NAMES, Proto};
-use super::walk::{Stage, Step, Walk, options_len};
-use crate::flow::FiveTuple;
+use super::renderer::Renderer;
+use super::walk::{Stage, Step, Walk};
 use crate::packet::{LinkType, Packet, Timestamp};
-use crate::wire::parse::{Frame, ICMP, ICMPV6, Ip, TCP, Tcp, Transport, UDP, parse};
-use crate::wire::plan::{self, Plan};
-use crate::wire::render::render;
-
-/// Bytes of each direction of a stream that are kept for retransmissions.
-const HISTORY_MAX: usize = 32 << 10;
+use crate::wire::parse::parse;
+use crate::wire::plan::Plan;
 
 /// Turns tokens into packets, one by one.
 pub struct Decoder {
@@ -30,6 +20,8 @@ pub struct Decoder {
     now: Timestamp,
     /// A patch may still come for it.
     pending: Option<Packet>,
+    /// What it was rendered from, where frames are learned from.
+    last: Option<Action>,
     /// Whether frames are learned from: they are captured ones.
     lossless: bool,
     tokens: u64,
@@ -39,8 +31,8 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder whose first packet is at `start`, after its gap.
     pub(super) fn new(walk: Walk, plan: Arc<Plan>, rng: ChaCha8Rng, start: Timestamp, lossless: bool) -> Self {
-        let renderer = Renderer::new(walk.clone(), plan, rng, start);
-        Self { walk, renderer, now: start, pending: None, lossless, tokens: 0, decoded: Decoded::default() }
+        let renderer = Renderer::new(&walk, plan, rng, start);
+        Self { walk, renderer, now: start, pending: None, last: None, lossless, tokens: 0, decoded: Decoded::default() }
     }
 
     /// Takes a token.
@@ -60,6 +52,7 @@ impl Decoder {
                 self.now = self.now.plus_nanos(self.walk.gap_ns());
                 let mut data = Vec::new();
                 self.renderer.render(self.walk.action(), self.now, &mut data);
+                self.last = self.lossless.then(|| self.walk.action().clone());
                 let len = data.len() as u32;
                 self.pending = Some(Packet { ts: self.now, linktype: LinkType::ETHERNET, len, data });
             }
@@ -95,10 +88,10 @@ impl Decoder {
 
     fn settle(&mut self) {
         if let Some(packet) = self.pending.take() {
-            if self.lossless
+            if let Some(action) = self.last.take()
                 && let Ok(frame) = parse(&packet)
             {
-                self.renderer.learn(&frame, packet.ts);
+                self.renderer.learn(&action, &frame, packet.ts);
             }
             self.decoded.packets.push(packet);
         }
@@ -119,361 +112,4 @@ impl Decoder {
         }
         self.decoded
     }
-}
-
-/// Renders actions as frames between hosts of a plan.
-pub(super) struct Renderer {
-    plan: Arc<Plan>,
-    strings: Arc<[Box<[u8]>]>,
-    rng: ChaCha8Rng,
-    start: Timestamp,
-    /// The client, by version.
-    client: [IpAddr; 2],
-    hosts: Vec<(u32, IpAddr)>,
-    names: Vec<(u32, Vec<u8>)>,
-    slots: Vec<Rendered>,
-    /// The action that was rendered last.
-    last: Option<Action>,
-    payload: Vec<u8>,
-    options: Vec<u8>,
-}
-
-/// A flow as it was rendered so far.
-struct Rendered {
-    facts: Facts,
-    sides: [RenderedSide; 2],
-}
-
-#[derive(Default)]
-struct RenderedSide {
-    /// Link header, where one was learned.
-    link: Option<Vec<u8>>,
-    /// Last identification.
-    id: u16,
-    /// Timestamp clock at the session's start, in milliseconds, and its last value sent.
-    clock: u32,
-    last_ts: u32,
-    history: History,
-}
-
-/// The latest part of one direction of a stream.
-#[derive(Default)]
-struct History {
-    from: i64,
-    bytes: VecDeque<u8>,
-}
-
-impl History {
-    fn push(&mut self, at: i64, bytes: &[u8]) {
-        if at != self.from + self.bytes.len() as i64 {
-            self.bytes.clear();
-            self.from = at;
-        }
-        self.bytes.extend(bytes);
-        let over = self.bytes.len().saturating_sub(HISTORY_MAX);
-        self.bytes.drain(..over);
-        self.from += over as i64;
-    }
-
-    /// Appends `len` bytes from `at`; those that were forgotten are drawn.
-    fn read(&self, at: i64, len: usize, rng: &mut ChaCha8Rng, ret: &mut Vec<u8>) {
-        for i in at..at + len as i64 {
-            let known = usize::try_from(i - self.from).ok().and_then(|i| self.bytes.get(i));
-            ret.push(known.copied().unwrap_or_else(|| rng.next_u32() as u8));
-        }
-    }
-}
-
-impl Renderer {
-    /// A renderer at the beginning of a session.
-    pub(super) fn new(walk: Walk, plan: Arc<Plan>, mut rng: ChaCha8Rng, start: Timestamp) -> Self {
-        let client = [plan.client(false, &mut rng), plan.client(true, &mut rng)];
-        Self {
-            plan,
-            strings: walk.shared_strings(),
-            rng,
-            start,
-            client,
-            hosts: Vec::new(),
-            names: Vec::new(),
-            slots: Vec::new(),
-            last: None,
-            payload: Vec::new(),
-            options: Vec::new(),
-        }
-    }
-
-    /// Appends the frame of `action` at the time `now`.
-    pub(super) fn render(&mut self, action: &Action, now: Timestamp, ret: &mut Vec<u8>) {
-        if let Some(open) = action.opens {
-            self.open(action, open);
-        }
-        let slot = usize::from(action.slot);
-        let me = usize::from(!action.from_orig);
-        self.payload(action);
-        let Rendered { facts, sides } = &mut self.slots[slot];
-        let (own, other) = {
-            let [a, b] = sides;
-            if me == 0 { (a, b) } else { (b, a) }
-        };
-        if !action.id_zero {
-            own.id = own.id.wrapping_add(1);
-        }
-        let tuple = if action.from_orig { facts.tuple } else { facts.tuple.reversed() };
-        let isn = |side: usize| facts.isn[side].unwrap_or(0);
-        self.options.clear();
-        let transport = match (&action.tcp, action.proto) {
-            (Some(s), _) => {
-                let elapsed = (now.nanos_since(self.start) / 1_000_000) as u32;
-                options(s, own, other.last_ts, elapsed, isn(1 - me), &mut self.options);
-                Transport::Tcp(Tcp {
-                    src_port: tuple.orig_port,
-                    dst_port: tuple.resp_port,
-                    seq: isn(me).wrapping_add(s.seq as u32),
-                    ack: if s.flags & super::side::ACK == 0 { 0 } else { isn(1 - me).wrapping_add(s.ack as u32) },
-                    flags: s.flags,
-                    window: s.window,
-                    urgent: 0,
-                    options: &self.options,
-                })
-            }
-            (None, Proto::Icmp) => Transport::Icmp,
-            (None, _) => Transport::Udp { src_port: tuple.orig_port, dst_port: tuple.resp_port },
-        };
-        let ip = Ip {
-            src: tuple.orig,
-            dst: tuple.resp,
-            protocol: tuple.protocol,
-            tos: action.tos,
-            ttl: action.ttl,
-            id: if action.id_zero { 0 } else { own.id },
-            df: action.df,
-        };
-        let mut link = Vec::new();
-        let link = match &own.link {
-            Some(link) => link,
-            None => {
-                self.plan.link(ip.src, ip.dst, action.from_orig, &mut link);
-                &link
-            }
-        };
-        let frame = Frame { link, ip, transport, payload: &self.payload, payload_len: self.payload.len() };
-        // A sender that an unmasked model made up may exceed what IP can carry.
-        if self.payload.len() <= 65_535 - 120 {
-            render(&frame, ret);
-        }
-        self.last = Some(action.clone());
-    }
-
-    /// Learns from the captured frame that the last action stands for.
-    pub(super) fn learn(&mut self, frame: &Frame<'_>, now: Timestamp) {
-        let Some(action) = self.last.take() else { return };
-        let Rendered { facts, sides } = &mut self.slots[usize::from(action.slot)];
-        let me = usize::from(!action.from_orig);
-        if action.opens.is_some() {
-            facts.tuple = tuple_of(frame);
-            facts.isn = [None; 2];
-        }
-        facts.learn(&action, frame);
-        let own = &mut sides[me];
-        own.link = Some(frame.link.to_vec());
-        if frame.ip.id != 0 {
-            own.id = frame.ip.id;
-        }
-        if let Transport::Tcp(tcp) = frame.transport
-            && let Some(at) = tcp.options.windows(2).position(|w| w == [8, 10])
-            && let Some(&[a, b, c, d]) = tcp.options.get(at + 2..at + 6)
-        {
-            own.last_ts = u32::from_be_bytes([a, b, c, d]);
-            own.clock = own.last_ts.wrapping_sub((now.nanos_since(self.start) / 1_000_000) as u32);
-        }
-    }
-
-    fn open(&mut self, action: &Action, open: Open) {
-        let v6 = action.v6;
-        let orig = self.client[usize::from(v6)];
-        let resp = match open.host {
-            Host::Group(octets) if v6 => IpAddr::from(octets),
-            Host::Group([a, b, c, d, ..]) => IpAddr::from([a, b, c, d]),
-            Host::Broadcast => self.plan.client_broadcast(v6),
-            Host::Known(id) => match self.hosts.iter().find(|h| h.0 == id && h.1.is_ipv6() == v6) {
-                Some(host) => host.1,
-                None => {
-                    let host = self.plan.server(v6, &mut self.rng);
-                    self.hosts.insert(0, (id, host));
-                    self.hosts.truncate(4 * HOSTS);
-                    host
-                }
-            },
-        };
-        let resp_port = open.port.unwrap_or_else(|| plan::ephemeral_port(&mut self.rng));
-        let orig_port = match open.sport {
-            Sport::Ephemeral => plan::ephemeral_port(&mut self.rng),
-            Sport::Same => resp_port,
-            Sport::Number(port) => port,
-        };
-        let (protocol, has_ports) = match action.proto {
-            Proto::Tcp => (TCP, true),
-            Proto::Udp => (UDP, true),
-            Proto::Icmp => (if v6 { ICMPV6 } else { ICMP }, false),
-        };
-        let ports = if has_ports { (orig_port, resp_port) } else { (0, 0) };
-        let mut tuple = FiveTuple { orig, resp, orig_port: ports.0, resp_port: ports.1, protocol };
-        // Two flows that are open at once never share a 5-tuple, not even where the model chose the port.
-        while has_ports && self.slots.iter().any(|s| s.facts.tuple.key() == tuple.key()) {
-            tuple.orig_port = plan::ephemeral_port(&mut self.rng);
-        }
-        let mut facts = Facts::new(tuple);
-        facts.isn = [Some(self.rng.next_u32()), Some(self.rng.next_u32())];
-        let mut side = || RenderedSide {
-            id: self.rng.next_u32() as u16,
-            clock: self.rng.next_u32() >> 2,
-            ..RenderedSide::default()
-        };
-        let rendered = Rendered { facts, sides: [side(), side()] };
-        match self.slots.get_mut(usize::from(action.slot)) {
-            Some(place) => *place = rendered,
-            None => self.slots.push(rendered),
-        }
-    }
-
-    /// Fills `self.payload`.
-    fn payload(&mut self, action: &Action) {
-        let me = usize::from(!action.from_orig);
-        let mut payload = std::mem::take(&mut self.payload);
-        payload.clear();
-        let slot = &mut self.slots[usize::from(action.slot)];
-        let history = &mut slot.sides[me].history;
-        if let Some(Segment { hole: hole @ 1.., .. }) = action.tcp {
-            let mut skipped = vec![0; usize::from(hole)];
-            self.rng.fill_bytes(&mut skipped);
-            history.push(action.stream_at - i64::from(hole), &skipped);
-        }
-        history.read(action.stream_at, usize::from(action.len_known), &mut self.rng, &mut payload);
-        let new = payload.len();
-        for piece in &action.pieces {
-            self.piece(*piece, action, me, new, &mut payload);
-        }
-        let slot = &mut self.slots[usize::from(action.slot)];
-        if action.tcp.is_some() {
-            slot.sides[me].history.push(action.stream_at + i64::from(action.len_known), &payload[new..]);
-        }
-        slot.facts.say(action, &payload);
-        if action.proto == Proto::Icmp {
-            payload.splice(..0, [action.icmp[0], action.icmp[1], 0, 0]);
-        }
-        self.payload = payload;
-    }
-
-    /// Appends a piece of the payload that begins at `new`.
-    fn piece(&mut self, piece: Piece, action: &Action, me: usize, new: usize, ret: &mut Vec<u8>) {
-        let messages = &self.slots[usize::from(action.slot)].facts.messages;
-        let at = ret.len() - new;
-        let end = ret.len() + usize::from(piece.len(&self.strings));
-        match piece {
-            Piece::Byte(b) => ret.push(b),
-            Piece::Str(i) => ret.extend_from_slice(&self.strings[usize::from(i)]),
-            Piece::Same(n) => ret.extend(messages[me].iter().skip(at).take(usize::from(n))),
-            Piece::Peer(n) => ret.extend(messages[1 - me].iter().skip(at).take(usize::from(n))),
-            Piece::Inc2 => {
-                if let Some(&[a, b]) = messages[me].get(at..at + 2) {
-                    ret.extend_from_slice(&u16::from_be_bytes([a, b]).wrapping_add(1).to_be_bytes());
-                }
-            }
-            Piece::Opaque(_) => {
-                let at = ret.len();
-                ret.resize(end, 0);
-                self.rng.fill_bytes(&mut ret[at..]);
-            }
-            Piece::Text(n) => text(usize::from(n), &mut self.rng, ret),
-            Piece::Zero(_) => {}
-            Piece::Quad(n) => ret.extend(plan::quad(usize::from(n), &mut self.rng)),
-            Piece::Name(id, len, as_labels) => {
-                let name = self.name(id, usize::from(len));
-                if as_labels {
-                    for label in name.split(|b| *b == b'.') {
-                        ret.push(label.len() as u8);
-                        ret.extend_from_slice(label);
-                    }
-                } else {
-                    ret.extend_from_slice(&name);
-                }
-            }
-            Piece::Tls(kind, minor, len) => {
-                let [high, low] = len.to_be_bytes();
-                ret.extend_from_slice(&[kind, 3, minor, high, low]);
-            }
-            Piece::Quote(n) => self.quote(action, me, usize::from(n), ret),
-        }
-        // Zeros, and whatever could not be found.
-        ret.resize(end, 0);
-    }
-
-    fn name(&mut self, id: u32, len: usize) -> Vec<u8> {
-        if let Some((_, name)) = self.names.iter().find(|n| n.0 == id && n.1.len() == len) {
-            return name.clone();
-        }
-        let name = plan::name(len, &mut self.rng);
-        self.names.insert(0, (id, name.clone()));
-        self.names.truncate(4 * NAMES);
-        name
-    }
-
-    /// The body of an ICMP error: four bytes, then a UDP packet of the host that is told (RFC 792).
-    fn quote(&mut self, action: &Action, me: usize, len: usize, ret: &mut Vec<u8>) {
-        let tuple = self.slots[usize::from(action.slot)].facts.tuple;
-        let (src, dst) = if me == 0 { (tuple.resp, tuple.orig) } else { (tuple.orig, tuple.resp) };
-        let headers = if action.v6 { 48 } else { 28 };
-        ret.extend_from_slice(&[0; 4]);
-        let Some(payload_len) = len.checked_sub(4 + headers) else { return ret.truncate(ret.len() - 4) };
-        let mut payload = vec![0; payload_len];
-        self.rng.fill_bytes(&mut payload);
-        let ip = Ip { src, dst, protocol: UDP, tos: 0, ttl: 1, id: self.rng.next_u32() as u16, df: false };
-        let transport = Transport::Udp {
-            src_port: plan::ephemeral_port(&mut self.rng),
-            dst_port: plan::ephemeral_port(&mut self.rng),
-        };
-        render(&Frame { link: &[], ip, transport, payload: &payload, payload_len }, ret);
-    }
-}
-
-/// The options of a segment as bytes, without padding.
-fn options(s: &Segment, own: &mut RenderedSide, echo: u32, elapsed: u32, peer_isn: u32, ret: &mut Vec<u8>) {
-    ret.reserve(options_len(&s.options));
-    for option in &s.options {
-        match *option {
-            Opt::Mss(n) => ret.extend_from_slice(&[2, 4, (n >> 8) as u8, n as u8]),
-            Opt::Ws(n) => ret.extend_from_slice(&[3, 3, n]),
-            Opt::SackOk => ret.extend_from_slice(&[4, 2]),
-            Opt::Ts => {
-                own.last_ts = own.clock.wrapping_add(elapsed);
-                ret.extend_from_slice(&[8, 10]);
-                ret.extend_from_slice(&own.last_ts.to_be_bytes());
-                // RFC 7323, section 3.2: only an acknowledgement echoes.
-                let echo = if s.flags & super::side::ACK == 0 { 0 } else { echo };
-                ret.extend_from_slice(&echo.to_be_bytes());
-            }
-            Opt::Nop => ret.push(1),
-            Opt::Eol => ret.push(0),
-            Opt::Sack(n, blocks) => {
-                ret.extend_from_slice(&[5, 2 + 8 * n]);
-                for (from, to) in &blocks[..usize::from(n)] {
-                    ret.extend_from_slice(&peer_isn.wrapping_add(*from as u32).to_be_bytes());
-                    ret.extend_from_slice(&peer_isn.wrapping_add(*to as u32).to_be_bytes());
-                }
-            }
-            Opt::Other(kind, _) => {
-                let at = ret.len();
-                ret.resize(at + option.len(), 0);
-                ret[at] = kind;
-                ret[at + 1] = option.len() as u8;
-            }
-        }
-    }
-}
-
-/// Words of letters.
-fn text(len: usize, rng: &mut ChaCha8Rng, ret: &mut Vec<u8>) {
-    const LETTERS: &[u8; 32] = b"etaoinshrdlucmfwypvbgkqjxz     \n";
-    ret.extend((0..len).map(|_| LETTERS[(rng.next_u32() >> 27) as usize]));
 }

@@ -3,7 +3,8 @@
 //! [`Walk`] takes whatever has a meaning; this allows only what a correct sender would do. Whatever was taken so far,
 //! something is allowed, and a sample ends in time.
 
-use super::super::{Grammar, Token};
+use super::super::{Grammar, LabelId, Token};
+use super::Plans;
 use super::action::Opt;
 use super::side::{ACK, FIN, PSH, RST, SYN, Side};
 use super::vocab::{BOUNDS, HOSTS, NAMES, PORTS, Proto, RUN_MAX, SLOTS, TLS_TYPES, Tok, WINDOWS};
@@ -80,11 +81,17 @@ fn holds(ranges: &Lengths, n: u32) -> bool {
 /// The grammar of generated samples.
 pub(super) struct Strict {
     walk: Walk,
+    plans: Plans,
     mtu: u32,
+    /// Whether a flow may be rendered in the other version of IP, so that its payload has to fit below the longer header.
+    is_either: bool,
 }
 
 impl Grammar for Strict {
     fn push(&mut self, token: Token) {
+        if let Some(Tok::Label(label)) = self.walk.vocab().tok(token) {
+            self.heed(Some(label));
+        }
         self.walk.push(token);
     }
 
@@ -108,9 +115,17 @@ impl Grammar for Strict {
 }
 
 impl Strict {
-    /// A grammar at the beginning of a sample whose IP packets have at most `mtu` bytes.
-    pub(super) fn new(walk: Walk, mtu: u16) -> Self {
-        Self { walk, mtu: u32::from(mtu).max(576) }
+    /// A grammar at the beginning of a sample whose IP packets are as long as the plan of its label allows.
+    pub(super) fn new(walk: Walk, plans: Plans) -> Self {
+        let mut ret = Self { walk, plans, mtu: 0, is_either: false };
+        ret.heed(None);
+        ret
+    }
+
+    /// Heeds what the plan of `label` asks for.
+    fn heed(&mut self, label: Option<LabelId>) {
+        let plan = self.plans.of(label);
+        (self.mtu, self.is_either) = (u32::from(plan.mtu).max(576), plan.ipv6_percent.is_some());
     }
 
     fn fill(&self, tokens_left: usize, m: &mut Mask<'_>) {
@@ -418,7 +433,7 @@ impl Strict {
     /// Payload lengths of the packet under way.
     fn lengths(&self) -> Lengths {
         let c = &self.walk.current;
-        let ip = if c.action.v6 { 40 } else { 20 };
+        let ip = if c.action.v6 || self.is_either && c.action.proto != Proto::Icmp { 40 } else { 20 };
         match c.action.proto {
             Proto::Udp => [(0, self.mtu - ip - 8), NONE],
             Proto::Icmp => {

@@ -6,10 +6,11 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::super::Token;
-use super::decode::{Decoder, Renderer};
+use super::decode::Decoder;
 use super::dictionary::Dictionary;
 use super::encode::Encoder;
 use super::fix;
+use super::renderer::Renderer;
 use super::vocab::Vocab;
 use super::walk::Walk;
 use crate::packet::{LinkType, Packet, Timestamp};
@@ -35,7 +36,7 @@ impl<'a> LosslessEncoder<'a> {
     /// An encoder whose first packet is at `start`.
     pub fn new(dictionary: &'a Dictionary, start: Timestamp) -> Self {
         let walk = walk(dictionary);
-        let renderer = Renderer::new(walk.clone(), Arc::new(Plan::default()), rng(), start);
+        let renderer = Renderer::new(&walk, Arc::new(Plan::default()), rng(), start);
         Self { encoder: Encoder::new(walk, dictionary, true), renderer, now: start, frame: Vec::new() }
     }
 
@@ -56,7 +57,7 @@ impl<'a> LosslessEncoder<'a> {
             self.encoder.fix(&patch, ret);
         }
         if let Ok(frame) = parse(packet) {
-            self.renderer.learn(&frame, self.now);
+            self.renderer.learn(self.encoder.action(), &frame, self.now);
         }
         self.frame = rendered.data;
         true

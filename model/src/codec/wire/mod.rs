@@ -74,6 +74,8 @@ mod facts;
 mod fix;
 mod grammar;
 pub mod lossless;
+mod renderer;
+mod script;
 mod side;
 #[cfg(test)]
 mod tests;
@@ -81,6 +83,7 @@ mod tokenizer;
 mod vocab;
 mod walk;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -90,9 +93,10 @@ pub use self::decode::Decoder;
 use self::dictionary::Dictionary;
 use self::encode::Encoder;
 use self::grammar::Strict;
+use self::script::WireScript;
 use self::vocab::{Tok, Vocab};
 use self::walk::Walk;
-use super::{Codec, CodecError, CodecSpec, Decoded, Grammar, LabelId, Render, Token};
+use super::{Codec, CodecError, CodecSpec, Decoded, Grammar, LabelId, Render, Script, Token};
 use crate::flow::Session;
 use crate::packet::LinkType;
 use crate::wire::plan::Plan;
@@ -115,6 +119,24 @@ pub struct WireSpec {
     pub keep_names: bool,
     /// Who the rendered hosts are.
     pub plan: Plan,
+    /// Who they are in samples of some labels, in place of `plan`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub label_plans: BTreeMap<String, Plan>,
+}
+
+/// The plan for each label, and the one for samples without one.
+#[derive(Debug, Clone)]
+struct Plans {
+    default: Arc<Plan>,
+    /// By label, where it has its own.
+    labels: Arc<[Option<Arc<Plan>>]>,
+}
+
+impl Plans {
+    fn of(&self, label: Option<LabelId>) -> &Arc<Plan> {
+        let own = label.and_then(|label| self.labels.get(usize::from(label.0))?.as_ref());
+        own.unwrap_or(&self.default)
+    }
 }
 
 /// See the module.
@@ -123,7 +145,7 @@ pub struct WireCodec {
     labels: Vec<String>,
     dictionary: Dictionary,
     keep_names: bool,
-    plan: Arc<Plan>,
+    plans: Plans,
     vocab: Vocab,
     /// The sample that was not begun yet; cloned for each.
     blank: Walk,
@@ -154,8 +176,18 @@ impl WireCodec {
     pub fn from_spec(spec: WireSpec, tokenizer_json: &str) -> Result<Self, CodecError> {
         let strings = spec.strings.iter().map(|s| tokenizer::from_hex(s)).collect::<Option<Vec<_>>>();
         let strings = strings.ok_or_else(|| CodecError::Spec("a string is not in hexadecimal digits".into()))?;
-        let ret = Self::new(spec.labels, Dictionary::new(strings)?, spec.keep_names, spec.plan)?;
+        let mut ret = Self::new(spec.labels, Dictionary::new(strings)?, spec.keep_names, spec.plan)?;
         tokenizer::check(tokenizer_json, &ret.token_names())?;
+        let mut plans = vec![None; ret.labels.len()];
+        for (label, plan) in spec.label_plans {
+            let Some(id) = ret.labels.iter().position(|known| *known == label) else {
+                let known = ret.labels.join(", ");
+                return Err(CodecError::Spec(format!("addresses are given for {label}, but the labels are: {known}")));
+            };
+            plan.validate().map_err(|why| CodecError::Spec(format!("addresses of {label}: {why}")))?;
+            plans[id] = Some(Arc::new(plan));
+        }
+        ret.plans.labels = plans.into();
         Ok(ret)
     }
 
@@ -164,17 +196,19 @@ impl WireCodec {
             return Err(CodecError::Spec("no label is given, a sample needs one".to_owned()));
         }
         super::bytes::text::check_labels(&labels)?;
+        plan.validate().map_err(|why| CodecError::Spec(format!("addresses: {why}")))?;
         let strings = dictionary.strings().clone();
         let vocab = Vocab { strings: strings.len(), labels: labels.len() };
         let blank = Walk::new(vocab, strings);
         let packets_left_out = AtomicU64::new(0);
-        Ok(Self { labels, dictionary, keep_names, plan: Arc::new(plan), vocab, blank, packets_left_out })
+        let plans = Plans { default: Arc::new(plan), labels: vec![None; labels.len()].into() };
+        Ok(Self { labels, dictionary, keep_names, plans, vocab, blank, packets_left_out })
     }
 
-    /// The same codec rendering for other hosts.
+    /// The same codec rendering for other hosts, whatever the label is.
     #[must_use]
     pub fn with_plan(mut self, plan: Plan) -> Self {
-        self.plan = Arc::new(plan);
+        self.plans = Plans { default: Arc::new(plan), labels: vec![None; self.labels.len()].into() };
         self
     }
 
@@ -182,6 +216,11 @@ impl WireCodec {
     /// [`parse`](crate::wire::parse::parse)).
     pub fn packets_left_out(&self) -> u64 {
         self.packets_left_out.load(Ordering::Relaxed)
+    }
+
+    fn label_plans(&self) -> BTreeMap<String, Plan> {
+        let own = self.labels.iter().zip(self.plans.labels.iter());
+        own.filter_map(|(label, plan)| Some((label.clone(), (**plan.as_ref()?).clone()))).collect()
     }
 
     fn encoder(&self) -> Encoder<'_> {
@@ -301,13 +340,19 @@ impl Codec for WireCodec {
     fn decode(&self, tokens: &[Token], render: &mut Render) -> Decoded {
         use rand::SeedableRng;
         let rng = rand_chacha::ChaCha8Rng::from_rng(&mut render.rng);
-        let mut decoder = Decoder::new(self.blank.clone(), self.plan.clone(), rng, render.start, false);
+        let plan = self.plans.of(script::label_of(&self.blank, tokens)).clone();
+        let mut decoder = Decoder::new(self.blank.clone(), plan, rng, render.start, false);
         tokens.iter().for_each(|t| decoder.push(*t));
         decoder.finish()
     }
 
+    fn script(&self, tokens: &[Token], packets_max: usize) -> Option<Arc<dyn Script>> {
+        let plan = self.plans.of(script::label_of(&self.blank, tokens)).clone();
+        Some(Arc::new(WireScript::new(&self.blank, plan, tokens, packets_max)?))
+    }
+
     fn grammar(&self) -> Option<Box<dyn Grammar>> {
-        Some(Box::new(Strict::new(self.blank.clone(), self.plan.mtu)))
+        Some(Box::new(Strict::new(self.blank.clone(), self.plans.clone())))
     }
 
     fn token_text(&self, token: Token) -> String {
@@ -323,7 +368,8 @@ impl Codec for WireCodec {
             labels: self.labels.clone(),
             strings: self.dictionary.strings().iter().map(|s| tokenizer::to_hex(s)).collect(),
             keep_names: self.keep_names,
-            plan: (*self.plan).clone(),
+            plan: (*self.plans.default).clone(),
+            label_plans: self.label_plans(),
         })
     }
 }

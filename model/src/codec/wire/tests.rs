@@ -254,3 +254,195 @@ proptest! {
         round_trip(&packets);
     }
 }
+
+/// The packets of a script, one by one into the same buffer.
+fn played(codec: &WireCodec, tokens: &[Token], packets_max: usize, seed: u64) -> Option<Vec<Packet>> {
+    let mut play = codec.script(tokens, packets_max)?.play(&mut render(seed));
+    let mut packet = Packet { ts: Timestamp(0), linktype: LinkType::RAW, len: 9, data: vec![7; 3000] };
+    let mut ret = Vec::new();
+    for left in (0..play.left()).rev() {
+        let at = play.peek();
+        assert!(play.render(&mut packet).is_some());
+        assert_eq!((Some(packet.ts), play.left()), (at, left));
+        ret.push(packet.clone());
+    }
+    assert!(play.peek().is_none() && play.render(&mut packet).is_none());
+    Some(ret)
+}
+
+#[test]
+fn a_script_renders_what_decoding_renders() {
+    let codec = codec();
+    let (mut packets, mut scripted) = (0, 0);
+    for sample_seed in 0..400 {
+        let mut tokens = sample(&codec, sample_seed, 3000);
+        if sample_seed % 3 == 0 {
+            // Longer flows than chance gives: samples behind one another, as one session.
+            for more in 1..20 {
+                tokens.pop();
+                tokens.extend_from_slice(&sample(&codec, sample_seed + 1000 * more, 3000)[1..]);
+            }
+        }
+        for (seed, packets_max) in [(1, usize::MAX), (2, 5)] {
+            let mut plain = codec.decode(&tokens, &mut render(seed)).packets;
+            plain.truncate(packets_max);
+            plain.sort_by_key(|p| p.ts);
+            if let Some(fast) = played(&codec, &tokens, packets_max, seed) {
+                assert_eq!(fast, plain, "{}", text(&codec, &tokens));
+                packets += fast.len();
+                scripted += 1;
+            }
+        }
+    }
+    // A script that is played again and again, twice at a time, does not remember.
+    let mut again = 0;
+    for sample_seed in 0..40 {
+        let tokens = sample(&codec, 7_000 + sample_seed, 3000);
+        let Some(script) = codec.script(&tokens, usize::MAX) else { continue };
+        for seed in 0..4 {
+            let mut two = [seed, seed + 100].map(|seed| (seed, script.clone().play(&mut render(seed)), Vec::new()));
+            while two.iter().any(|(_, play, _)| play.left() > 0) {
+                for (_, play, packets) in &mut two {
+                    let mut packet = Packet { ts: Timestamp(0), linktype: LinkType::RAW, len: 9, data: vec![7; 3000] };
+                    if play.render(&mut packet).is_some() {
+                        packets.push(packet);
+                    }
+                }
+            }
+            for (seed, _, packets) in two {
+                assert_eq!(packets, codec.decode(&tokens, &mut render(seed)).packets, "{}", text(&codec, &tokens));
+                again += packets.len();
+            }
+        }
+    }
+    assert!(again > 500, "{again}");
+    assert!(packets > 5_000 && scripted > 400, "{packets} packets of {scripted} scripts");
+}
+
+#[test]
+fn real_kinds_of_references_are_rendered_alike() {
+    // Retransmissions, holes, repeated messages and names, in one TCP and one UDP flow.
+    let codec = codec();
+    let tok = |tok: Tok| codec.vocab.id(tok);
+    let mut tokens = vec![codec.label_token(LabelId(0))];
+    let mut seen = 0;
+    for seed in 0..3000 {
+        let more = sample(&codec, 50_000 + seed, 600);
+        let refers =
+            [Tok::SameRest, Tok::PeerRest, Tok::Inc2, Tok::SeqHole, Tok::SeqRe(0), Tok::SeqRe(1), Tok::TextRef(0)];
+        if more.iter().filter(|t| refers.iter().any(|r| tok(*r) == **t)).count() > 1 {
+            tokens.truncate(1);
+            tokens.extend_from_slice(&more[1..]);
+            let Some(fast) = played(&codec, &tokens, usize::MAX, seed) else { continue };
+            assert_eq!(fast, codec.decode(&tokens, &mut render(seed)).packets, "{}", text(&codec, &tokens));
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}
+
+#[test]
+fn what_cannot_be_scripted_is_left_to_decoding() {
+    let codec = codec();
+    let tokens = sample(&codec, 4, 3000);
+    let cut = &tokens[..tokens.len() - 1];
+    let whole = codec.decode(&tokens, &mut render(1)).packets.len();
+    assert_eq!(codec.script(&tokens, usize::MAX).map(|s| s.packets()), Some(whole));
+    // A tail that is no packet, a token without a place, a gap back in time.
+    let gap = codec.vocab.id(Tok::GapE(5));
+    assert!(codec.script(&[cut, &[gap]].concat(), usize::MAX).is_none() || whole == 0);
+    assert!(codec.script(&[cut, &[codec.vocab.id(Tok::Len0)]].concat(), usize::MAX).is_none());
+    let (back, mut found) = (codec.vocab.id(Tok::Back), false);
+    for seed in 0..20 {
+        let more = sample(&codec, 300 + seed, 3000);
+        if codec.script(&more, usize::MAX).is_some_and(|s| s.packets() > 0) {
+            let mut goes_back = [&more[..1], &[back], &more[1..]].concat();
+            // The first gap is longer than 0, else it does not go back.
+            goes_back[2] = gap;
+            goes_back.insert(3, codec.vocab.id(Tok::GapM(1)));
+            found |= codec.script(&goes_back, usize::MAX).is_none();
+        }
+    }
+    assert!(found);
+}
+
+#[test]
+fn a_share_of_clients_talks_ipv6_and_everything_still_fits() {
+    let spec = |percent| {
+        let CodecSpec::Wire(mut spec) = codec().spec() else { panic!("wire") };
+        spec.plan.ipv6_percent = percent;
+        spec.label_plans.insert("dns".into(), Plan { vlan: Some(30), mtu: 1280, ..spec.plan.clone() });
+        WireCodec::from_spec(spec, &codec().tokenizer_json()).unwrap()
+    };
+    for (percent, expected) in [(0u8, 0.0..=0.0), (100, 1.0..=1.0), (30, 0.2..=0.4)] {
+        let codec = spec(Some(percent));
+        let (mut v6, mut all) = (0, 0);
+        for seed in 0..400 {
+            let mut tokens = sample(&codec, seed, 2000);
+            let label = seed % 2;
+            tokens[0] = codec.label_token(LabelId(label as u16));
+            let decoded = codec.decode(&tokens, &mut render(seed));
+            assert_eq!(decoded.malformed_packets, 0);
+            for packet in &decoded.packets {
+                let frame = parse(packet).unwrap();
+                let mut again = Vec::new();
+                crate::wire::render::render(&frame, &mut again);
+                assert_eq!(again, packet.data, "lengths and checksums are right");
+                assert!(packet.data.len() - frame.link.len() <= 1500);
+                assert_eq!(frame.link.len(), if label == 1 { 18 } else { 14 });
+                if matches!(frame.ip.protocol, 6 | 17) && !frame.ip.dst.is_multicast() {
+                    let dst = frame.ip.dst;
+                    let is_broadcast = [codec.plans.default.client_broadcast(false), [255; 4].into()].contains(&dst);
+                    v6 += usize::from(frame.ip.src.is_ipv6() && !is_broadcast);
+                    all += usize::from(!is_broadcast);
+                }
+            }
+            if let Some(fast) = played(&codec, &tokens, usize::MAX, seed) {
+                assert_eq!(fast, decoded.packets);
+            }
+        }
+        let share = v6 as f64 / all as f64;
+        assert!(all > 200 && expected.contains(&share), "{percent}: {share} of {all}");
+    }
+}
+
+#[test]
+fn each_label_has_its_own_addresses_and_length() {
+    let CodecSpec::Wire(mut spec) = codec().spec() else { panic!("wire") };
+    let own = Plan { client_net: "192.0.2.0/24".parse().unwrap(), vlan: Some(7), mtu: 600, ..Plan::default() };
+    spec.label_plans.insert("dns".into(), own);
+    let codec = WireCodec::from_spec(spec.clone(), &codec().tokenizer_json()).unwrap();
+    assert_eq!(codec.spec(), CodecSpec::Wire(spec.clone()));
+    let mut longest = [0; 2];
+    for seed in 0..300 {
+        let label = LabelId(seed as u16 % 2);
+        // The grammar heeds the label that the sample begins with.
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut grammar = codec.grammar().unwrap();
+        let mut mask = vec![0; codec.vocab_size().div_ceil(64)];
+        let mut tokens = vec![codec.label_token(label)];
+        grammar.push(tokens[0]);
+        while tokens.last() != Some(&codec.end_token()) {
+            grammar.allowed(2000 - tokens.len(), &mut mask);
+            let allowed: Vec<u32> =
+                (0..codec.vocab_size() as u32).filter(|t| mask[*t as usize / 64] >> (t % 64) & 1 == 1).collect();
+            let token = Token(allowed[rng.random_range(0..allowed.len())]);
+            grammar.push(token);
+            tokens.push(token);
+        }
+        for packet in codec.decode(&tokens, &mut render(seed)).packets {
+            let frame = parse(&packet).unwrap();
+            let longest = &mut longest[usize::from(label.0)];
+            *longest = (*longest).max(packet.data.len() - frame.link.len());
+            assert_eq!(frame.link.len(), if label.0 == 1 { 18 } else { 14 });
+            let is_own = |a: std::net::IpAddr| a.to_string().starts_with("192.0.2.");
+            if frame.ip.src.is_ipv4() {
+                assert_eq!(is_own(frame.ip.src) || is_own(frame.ip.dst), label.0 == 1);
+            }
+        }
+    }
+    assert!(longest[0] > 700 && longest[1] <= 600 && longest[1] > 300, "{longest:?}");
+    spec.label_plans.insert("nothing".into(), Plan::default());
+    let error = WireCodec::from_spec(spec, &codec.tokenizer_json()).unwrap_err().to_string();
+    assert!(error.contains("nothing") && error.contains("web, dns"), "{error}");
+}
