@@ -211,6 +211,7 @@ impl Strict {
             Operand::Hole => {
                 let side = self.walk.sides().0;
                 let most = if side.framed { u32::from(side.record_left).saturating_sub(1) } else { 0x3fff };
+                let most = most.min(self.room(side.next_for(0)).saturating_sub(1));
                 m.number(&[(1, most.clamp(1, 0x3fff))], said, left);
             }
             Operand::Mss => m.number(&[(88, 65_495)], said, left),
@@ -315,7 +316,7 @@ impl Strict {
                     m.allow(Tok::SeqKeep);
                 }
                 let can_skip = if side.framed { side.record_left > 1 } else { true };
-                if side.fin.is_none() && can_skip && side.holes.len() < 4 {
+                if side.fin.is_none() && can_skip && side.holes.len() < 4 && self.room(side.next_for(0)) > 1 {
                     m.allow(Tok::SeqHole);
                 }
                 for (k, b) in bounds {
@@ -450,9 +451,23 @@ impl Strict {
                     None => options_len(self.walk.default_options()),
                 };
                 let most = self.mtu - ip - 20 - options.next_multiple_of(4) as u32;
-                tcp_lengths(self.walk.sides().0, c.flags, c.seq, most)
+                let side = self.walk.sides().0;
+                let room = match c.seq {
+                    Seq::Next => self.room(side.next_for(c.flags)),
+                    Seq::Keep => 1,
+                    // These have a byte at least; a prompt may be in the wrong already.
+                    Seq::Hole(n) => self.room(side.next_for(c.flags) + i64::from(n)).max(1),
+                    Seq::Re(at) => self.room(at).max(1),
+                };
+                tcp_lengths(side, c.flags, c.seq, most.min(room))
             }
         }
+    }
+
+    /// Bytes that the sender may send from `at` on: what the other side has a window for (RFC 9293, section 3.8.6), where that is
+    /// known.
+    fn room(&self, at: i64) -> u32 {
+        self.walk.sides().1.edge.map_or(0xffff, |edge| (edge - at).clamp(0, 0xffff) as u32)
     }
 
     /// Lengths of a TLS record that begins here: it ends with the segment, leaves room for another, or goes on.

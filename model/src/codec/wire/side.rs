@@ -39,6 +39,10 @@ pub(super) struct Side {
     pub(super) fin: Option<i64>,
     /// Last window.
     pub(super) window: u16,
+    /// Window scale of its SYN (RFC 7323, section 2.2).
+    pub(super) scale: Option<u8>,
+    /// How far into the other side's stream its windows have reached; `None` where its SYN was not seen.
+    pub(super) edge: Option<i64>,
     /// Whether its last segment had timestamps, and whether its SYN permitted SACK.
     pub(super) ts: bool,
     pub(super) sack: bool,
@@ -70,6 +74,8 @@ impl Side {
             syn: false,
             fin: None,
             window: 0,
+            scale: None,
+            edge: None,
             ts: false,
             sack: false,
             len_max: 0,
@@ -154,9 +160,24 @@ impl Side {
         if s.flags & SYN != 0 {
             self.syn = true;
             self.sack = s.options.contains(&Opt::SackOk);
+            let scale = |option: &Opt| if let Opt::Ws(n) = option { Some((*n).min(14)) } else { None };
+            self.scale = s.options.iter().find_map(scale);
         }
         if s.flags & ACK != 0 {
             self.acked = s.ack;
+        }
+    }
+
+    /// Takes the window of a segment into account that it has sent; `peer_scale` is the other side's. The window of a SYN is
+    /// not scaled, others are where both sides said so.
+    pub(super) fn open_window(&mut self, s: &Segment, peer_scale: Option<u8>) {
+        let scale = match (s.flags & SYN, self.scale, peer_scale) {
+            (0, Some(scale), Some(_)) => scale,
+            _ => 0,
+        };
+        // Nobody sends before the first SYN was answered, and that answer is acknowledged with a window of its own.
+        if self.syn && s.flags & (ACK | RST) == ACK {
+            self.edge = self.edge.max(Some(s.ack + (i64::from(s.window) << scale)));
         }
     }
 

@@ -446,3 +446,54 @@ fn each_label_has_its_own_addresses_and_length() {
     let error = WireCodec::from_spec(spec, &codec.tokenizer_json()).unwrap_err().to_string();
     assert!(error.contains("nothing") && error.contains("web, dns"), "{error}");
 }
+
+/// How far a side's windows reach into the other's stream, worked out from the frames alone.
+#[derive(Default)]
+struct Windows {
+    isn: Option<u32>,
+    scale: Option<u8>,
+    edge: Option<u32>,
+}
+
+#[test]
+fn nothing_is_sent_beyond_the_window_of_whoever_receives_it() {
+    let codec = codec();
+    let (mut judged, mut full) = (0, 0);
+    for seed in 0..600 {
+        let tokens = sample(&codec, 90_000 + seed, 3000);
+        let mut ends: std::collections::HashMap<_, Windows> = Default::default();
+        for packet in codec.decode(&tokens, &mut render(seed)).packets {
+            let frame = parse(&packet).unwrap();
+            let Transport::Tcp(Tcp { src_port, dst_port, seq, ack, flags, window, options, .. }) = frame.transport
+            else {
+                continue;
+            };
+            let (from, to) = ((frame.ip.src, src_port, dst_port), (frame.ip.dst, dst_port, src_port));
+            if flags & 2 != 0 {
+                let scale = options.windows(3).find(|o| o[..2] == [3, 3]).map(|o| o[2]);
+                let own = ends.entry(from).or_default();
+                let edge = own.edge.filter(|_| own.isn == Some(seq));
+                *own = Windows { isn: Some(seq), scale, edge };
+            }
+            let peer_scale = ends.get(&to).and_then(|peer| peer.scale);
+            let peer_isn = ends.get(&to).and_then(|peer| peer.isn);
+            if let Some(edge) = ends.get(&to).and_then(|peer| peer.edge)
+                && !frame.payload.is_empty()
+            {
+                let beyond = seq.wrapping_add(frame.payload.len() as u32).wrapping_sub(edge) as i32;
+                // A keep-alive's byte was sent before.
+                assert!(beyond <= 0 || frame.payload.len() == 1, "{beyond} beyond: {}", text(&codec, &tokens));
+                judged += 1;
+                full += u32::from(beyond == 0);
+            }
+            let own = ends.entry(from).or_default();
+            if flags & 0x10 != 0 && flags & 4 == 0 && own.isn.is_some() && peer_isn.is_some() {
+                let shift = if flags & 2 == 0 && peer_scale.is_some() { own.scale.unwrap_or(0).min(14) } else { 0 };
+                let edge = ack.wrapping_add(u32::from(window) << shift);
+                let is_further = own.edge.is_none_or(|before| edge.wrapping_sub(before) as i32 > 0);
+                own.edge = if is_further { Some(edge) } else { own.edge };
+            }
+        }
+    }
+    assert!(judged > 500 && full > 0, "{judged} with payload, {full} of them fill the window");
+}

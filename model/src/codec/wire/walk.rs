@@ -794,6 +794,7 @@ impl Walk {
             side.window = segment.window;
             side.next = side.next_for(segment.flags);
             side.send(segment, a.len);
+            side.open_window(segment, peer.scale);
             if segment.flags & RST == 0 {
                 side.ts = segment.options.contains(&Opt::Ts);
             }
