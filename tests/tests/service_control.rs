@@ -208,6 +208,7 @@ fn labels_come_from_ndpi_where_it_knows_the_protocol() {
     let base = format!("base = '{}'", dir.join("base").display());
     edit(&config, &base, "preset = 'tiny'");
     let mut service = Service::start(&namespace, &config);
+    service.until("it is up", |_| true);
     let names = dir.join("names.pcap");
     traffic::write(&names, (0..40).flat_map(name_service));
     for capture in [&names, &dir.join("captures/web/web.pcap")] {
@@ -228,6 +229,7 @@ fn what_the_base_knew_is_rehearsed_and_measured() {
     let dir = dir.path();
     let config = configure(dir, &format!("rehearsal = ['{}']\n", dir.join("captures").display()));
     let mut service = Service::start(&namespace, &config);
+    service.until("it is up", |_| true);
     replay(&namespace, &dir.join("captures/web/web.pcap"), 1);
     let status = service.until("a round is over", |s| s["rounds"].as_u64().unwrap() >= 1);
     let bits = |key: &str| status[key].as_f64().unwrap();
@@ -248,6 +250,7 @@ fn what_is_promoted_forgets_little_even_when_nothing_is_rehearsed() {
     let config = configure(dir, &format!("rehearsal = ['{}']\n{more}", rehearsal.display()));
     train_tiny(&rehearsal, &dir.join("base"), 300);
     let mut service = Service::start(&namespace, &config);
+    service.until("it is up", |_| true);
     // Name service under the label of the web: all the way there would mean worse here.
     replay(&namespace, &dir.join("captures/dns/dns.pcap"), 1);
     let status = service.until("a round is over", |s| s["rounds"].as_u64().unwrap() >= 1);
