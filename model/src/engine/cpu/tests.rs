@@ -51,6 +51,15 @@ fn a_state(config: &MambaConfig, b: usize) -> State {
     state
 }
 
+/// The other tests pass over what a CPU lacks; `tests/emulated-cpu` asks this one first.
+#[test]
+#[ignore = "true of few CPUs"]
+fn this_cpu_has_every_instruction_set() {
+    assert!(Isa::ALL.into_iter().all(|isa| isa.is_supported()));
+    assert!(Bf16Isa::ALL.into_iter().all(|isa| isa.is_supported()));
+    assert!(decode::has_bf16_products() && decode::has_vnni());
+}
+
 #[test]
 fn every_instruction_set_computes_what_the_scalar_twin_computes() {
     let config = config();

@@ -22,7 +22,7 @@ use super::lanes::Isa;
 /// What multiplies pairs of bf16 numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bf16Isa {
-    /// `vdpbf16ps` on 16 lanes; needs AVX-512 F, BW, DQ and BF16.
+    /// `vdpbf16ps` on 16 lanes; needs AVX-512 F, BW, DQ, VL and BF16.
     Avx512Bf16,
     /// Halves widened to f32, 8 lanes; needs AVX2 and FMA.
     Avx2,
@@ -51,6 +51,7 @@ impl Bf16Isa {
             Bf16Isa::Avx512Bf16 => {
                 Isa::Avx512.is_supported()
                     && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512bf16")
             }
             #[cfg(not(target_arch = "x86_64"))]

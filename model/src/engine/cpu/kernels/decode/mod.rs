@@ -14,7 +14,7 @@ mod team;
 mod tests;
 mod wide;
 
-pub use narrow::has_bf16_products;
+pub use narrow::{has_bf16_products, has_vnni};
 pub use network::Network;
 pub use probe::read_all;
 pub use step::{Buffers, Streams};

@@ -40,7 +40,7 @@ pub fn has_bf16_products() -> bool {
 }
 
 /// Whether AVX-512 multiplies 16-bit whole numbers and adds in one go; without it the AVX2 kernel does.
-pub(super) fn has_vnni() -> bool {
+pub fn has_vnni() -> bool {
     #[cfg(target_arch = "x86_64")]
     return is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bw");
     #[cfg(not(target_arch = "x86_64"))]
