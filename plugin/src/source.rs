@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use wiremamba_model::checkpoint::Checkpoint;
 use wiremamba_model::device::Device;
-use wiremamba_model::engine;
+use wiremamba_model::engine::{self, Precision};
 use wiremamba_model::generate::{LabelChoice, OPTIONS, TimelinePacket, Traffic, TrafficOptions};
 
 use crate::threads::Threads;
@@ -31,13 +31,15 @@ pub(crate) enum Given {
 #[derive(Debug, PartialEq)]
 struct Config {
     model: PathBuf,
+    /// `None` to leave it to the engine.
+    precision: Option<Precision>,
     options: TrafficOptions,
 }
 
 impl Config {
     /// Reads `key=value,key=value`, the keys being those of [`OPTIONS`].
     fn parse(text: &str) -> Result<Self, String> {
-        let (mut model, mut labels, mut options) = (None, Vec::new(), TrafficOptions::default());
+        let (mut model, mut labels, mut precision, mut options) = (None, Vec::new(), None, TrafficOptions::default());
         for pair in text.split(',').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} is not key=value"))?;
             match key {
@@ -52,6 +54,7 @@ impl Config {
                 "streams" => options.generate.streams = number(key, value)?,
                 "temperature" => options.generate.sampling.temperature = number(key, value)?,
                 "concurrent" => options.concurrent = Some(number(key, value)?),
+                "precision" => precision = Precision::or_auto(value).map_err(|e| format!("{key}={e}"))?,
                 "flows_per_second" => options.flows_per_second = number(key, value)?,
                 _ => {
                     let keys: Vec<_> = OPTIONS.iter().map(|option| option.key).collect();
@@ -61,7 +64,7 @@ impl Config {
         }
         options.labels = LabelChoice::InTurn(labels);
         let model = model.ok_or("model=DIR is missing: a folder that wiremamba train wrote")?;
-        Ok(Self { model, options })
+        Ok(Self { model, precision, options })
     }
 }
 
@@ -72,13 +75,13 @@ fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, String> {
 impl Source {
     /// Opens the source that `config` describes.
     pub(crate) fn open(config: &str) -> Result<Self, String> {
-        let Config { model, options } = Config::parse(config)?;
+        let Config { model, precision, options } = Config::parse(config)?;
         let threads = Threads::new().map_err(|e| chain(&e))?;
         let traffic = threads.run(|| {
             let checkpoint = Checkpoint::load(&model).map_err(|e| chain(&e))?;
             let codec = checkpoint.codec.ok_or("the checkpoint was not made by wiremamba; it has no codec")?;
             let (device, _) = Device::Auto.resolve().map_err(|e| chain(&e))?;
-            let decoder = engine::decoder(&checkpoint.params, device, None).map_err(|e| chain(&e))?;
+            let decoder = engine::decoder(&checkpoint.params, device, precision).map_err(|e| chain(&e))?;
             Traffic::new(decoder, Arc::from(codec), options, Vec::new()).map_err(|e| chain(&e))
         })?;
         Ok(Self { traffic, threads, name: model.display().to_string() })
@@ -152,16 +155,18 @@ mod tests {
 
     #[test]
     fn a_configuration_is_read_and_what_is_wrong_is_named() {
-        let Config { model, options } =
-            Config::parse("model=/m,label=a,label=b,flows=3,seed=9,temperature=0.5").unwrap();
+        let Config { model, precision, options } =
+            Config::parse("model=/m,label=a,label=b,flows=3,seed=9,temperature=0.5,precision=int8").unwrap();
         let labels = LabelChoice::InTurn(vec!["a".to_owned(), "b".to_owned()]);
         assert_eq!((model, options.labels, options.flows), (PathBuf::from("/m"), labels, Some(3)));
         assert_eq!((options.generate.seed, options.generate.sampling.temperature), (9, 0.5));
+        assert_eq!(precision, Some(Precision::Int8));
         for (text, what) in [
             ("", "model=DIR"),
             ("model", "key=value"),
             ("model=/m,colour=3", "colour"),
             ("model=/m,flows=x", "flows=x"),
+            ("model=/m,precision=f16", "precision=f16 is none of"),
         ] {
             assert!(Config::parse(text).unwrap_err().contains(what), "{text}");
         }
@@ -172,7 +177,8 @@ mod tests {
         for option in OPTIONS.iter().filter(|option| option.key != "model") {
             let plain = Config::parse("model=/m").unwrap();
             let with = |value: &str| Config::parse(&format!("model=/m,{}={value}", option.key)).unwrap();
-            assert!(with("3") != plain, "{}", option.key);
+            let other = if option.key == "precision" { "bf16" } else { "3" };
+            assert!(with(other) != plain, "{}", option.key);
             if let Some(default) = option.default {
                 assert_eq!(with(default), plain, "{}", option.key);
             }

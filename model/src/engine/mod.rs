@@ -46,4 +46,15 @@ impl Precision {
             Precision::Int8 => "int8",
         }
     }
+
+    /// Reads a name; `None` for `auto`.
+    ///
+    /// # Errors
+    /// With a text that names the precisions, when it is none of them.
+    pub fn or_auto(name: &str) -> Result<Option<Self>, String> {
+        match Self::ALL.into_iter().find(|precision| precision.name() == name) {
+            None if name != "auto" => Err(format!("{name} is none of auto, f32, bf16 and int8")),
+            found => Ok(found),
+        }
+    }
 }

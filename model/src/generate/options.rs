@@ -77,4 +77,10 @@ pub const OPTIONS: &[OptionSpec] = &[
         Some("64"),
         "Flows decoded in one batch: changes speed and memory, not the flows",
     ),
+    option(
+        "precision",
+        OptionKind::Text,
+        Some("auto"),
+        "How weights are held: auto, f32, bf16 or int8; less is faster, and at the edges between tokens other ones are drawn",
+    ),
 ];

@@ -10,7 +10,7 @@ use wiremamba_model::engine::CpuDecoder;
 use wiremamba_model::generate::{Decoder, Draws, Sampling};
 use wiremamba_model::mamba::{Params, Preset};
 
-use super::roofline::{gemm_gflop_per_s, read_gb_per_s};
+use super::roofline::{bf16_gflop_per_s, gemm_gflop_per_s, read_gb_per_s};
 use super::{Shared, peak_rss_bytes, spread, tokens};
 use crate::cli::{print_json, print_text};
 use crate::job::model::PrecisionArg;
@@ -55,6 +55,8 @@ struct Report {
     gflop_per_s: f64,
     /// A 2048 x 2048 x 2048 f32 product by the `gemm` crate, measured in this run.
     gemm_gflop_per_s: f64,
+    /// The same in bf16 by our own product, where the CPU multiplies bf16.
+    bf16_gflop_per_s: Option<f64>,
     /// Bytes of weights that a step reads.
     weight_bytes: usize,
     /// As many bytes read over and over by one thread, and by all, measured in this run.
@@ -73,7 +75,7 @@ pub(super) fn run(args: &DecodeBench) -> Result<()> {
     }
     let r = &report;
     print_text(&format!(
-        "decode {}, {} streams, {}, {} threads, {}\n{:>12.0} tokens/s ({:.0} to {:.0}), {:.0} % of {:.0} ({})\n{:>12.1} MB of weights a step; reading: {:.1} GB/s, one thread {:.1}\n{:>12.1} GFLOP/s; f32 product: {:.1}\n{:>12.2} GiB peak\n",
+        "decode {}, {} streams, {}, {} threads, {}\n{:>12.0} tokens/s ({:.0} to {:.0}), {:.0} % of {:.0} ({})\n{:>12.1} MB of weights a step; reading: {:.1} GB/s, one thread {:.1}\n{:>12.1} GFLOP/s; f32 product: {:.1}{}\n{:>12.2} GiB peak\n",
         r.preset,
         r.batch,
         r.precision,
@@ -90,6 +92,7 @@ pub(super) fn run(args: &DecodeBench) -> Result<()> {
         r.read_gb_per_s[0],
         r.gflop_per_s,
         r.gemm_gflop_per_s,
+        r.bf16_gflop_per_s.map_or(String::new(), |bf16| format!(", bf16 {bf16:.1}")),
         r.peak_rss_bytes as f64 / f64::from(1 << 30),
     ))
 }
@@ -152,6 +155,7 @@ fn measure(args: &DecodeBench) -> Result<Report> {
         tokens_per_s_range: range,
         gflop_per_s: flops * median / 1e9,
         gemm_gflop_per_s: gemm,
+        bf16_gflop_per_s: bf16_gflop_per_s(isa),
         weight_bytes,
         read_gb_per_s: read,
         bound,

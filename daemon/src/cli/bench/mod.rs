@@ -17,7 +17,7 @@ use wiremamba_model::train::{AdamW, AdamWOptions};
 
 use super::model_args::PresetArg;
 use super::{Context, print_json, print_text};
-use roofline::gemm_gflop_per_s;
+use roofline::{bf16_gflop_per_s, gemm_gflop_per_s};
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
@@ -94,6 +94,8 @@ struct Report {
     gflop_per_s: f64,
     /// A 2048 x 2048 x 2048 f32 product by the `gemm` crate, measured just before.
     gemm_gflop_per_s: f64,
+    /// The same in bf16 by our own product, where the CPU multiplies bf16.
+    bf16_gflop_per_s: Option<f64>,
     peak_rss_bytes: u64,
 }
 
@@ -176,6 +178,7 @@ impl Shared {
             tokens_per_s_range,
             gflop_per_s: passes * self.config().forward_flops_per_token() * tokens_per_s / 1e9,
             gemm_gflop_per_s: gemm_gflop_per_s(),
+            bf16_gflop_per_s: bf16_gflop_per_s(engine.isa()),
             peak_rss_bytes,
         }
     }

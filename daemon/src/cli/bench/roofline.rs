@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use wiremamba_model::engine::Isa;
 use wiremamba_model::engine::cpu::kernels::decode::read_all;
-use wiremamba_model::engine::cpu::kernels::{Matrix, matmul};
+use wiremamba_model::engine::cpu::kernels::{Bf16Isa, Bf16Scratch, Matrix, matmul, matmul_bf16};
 
 /// Bytes that a measurement of reading goes through: long enough for a clock.
 const READ_BYTES: usize = 3 << 30;
@@ -44,13 +44,26 @@ pub(super) fn read_gb_per_s(isa: Isa, bytes: usize, threads: usize) -> f64 {
 
 /// GFLOP a second: the best of several products of 2048 x 2048 f32 matrices by the `gemm` crate.
 pub(super) fn gemm_gflop_per_s() -> f64 {
+    square_gflop_per_s(|ret, n, a, b| matmul(ret, n, a, b, false))
+}
+
+/// The same with operands rounded to bf16, by our own product; `None` where the CPU does not multiply bf16, so that f32 is the bound.
+pub(super) fn bf16_gflop_per_s(isa: Isa) -> Option<f64> {
+    let isa = Bf16Isa::within(isa);
+    let mut scratch = Bf16Scratch::default();
+    (isa == Bf16Isa::Avx512Bf16)
+        .then(|| square_gflop_per_s(|ret, n, a, b| matmul_bf16(isa, &mut scratch, ret, n, a, b, false)))
+}
+
+/// The best of several products of 2048 x 2048 matrices.
+fn square_gflop_per_s(mut product: impl FnMut(&mut [f32], usize, Matrix<'_>, Matrix<'_>)) -> f64 {
     const N: usize = 2048;
     let (a, b) = (vec![1.0f32; N * N], vec![1.0f32; N * N]);
     let mut c = vec![0.0f32; N * N];
     let mut best = f64::INFINITY;
     for _ in 0..5 {
         let start = Instant::now();
-        matmul(&mut c, N, Matrix::new(&a, N, N), Matrix::new(&b, N, N), false);
+        product(&mut c, N, Matrix::new(&a, N, N), Matrix::new(&b, N, N));
         best = best.min(start.elapsed().as_secs_f64());
     }
     2.0 * (N * N * N) as f64 / best / 1e9
