@@ -11,8 +11,9 @@ usage: packaging/bench/timing.sh [--real CAPTURE] [--seconds N] [--rounds N] [--
 
 Sends packets of 200 bytes with exponential gaps at 10,000 and 50,000 packets a second, and in bursts, for N seconds (default
 4), and CAPTURE at once and twice its speed, into a veth pair in a namespace of its own; tcpdump takes the kernel's times at
-the other end. Medians of N rounds (default 3). LIST is of rates
-with exponential gaps, and of bursts; --alone leaves tcpreplay out.
+the other end. Medians of N rounds (default 3). LIST is of rates with exponential gaps, and of bursts; --alone leaves
+tcpreplay out. The last line is the machine's own floor: how often something else ran for more than 15 µs on the processor of
+a loop that only reads the clock.
 EOF
 }
 
@@ -36,7 +37,7 @@ program=$(realpath target/release/wiremamba)
 
 veth_space wm-timing
 cat >"$work/tool.py" <<'EOF'
-import random, statistics, struct, sys
+import random, statistics, struct, sys, time
 
 def read(path):
     data = open(path, "rb").read()
@@ -76,6 +77,15 @@ elif command == "judge":
     pick = lambda share: errors[min(len(errors) - 1, int(len(errors) * share))] / 1e3
     rate = ((n - 1) / (have[n - 1] / 1e9)) / ((n - 1) / (want[n - 1] / 1e9)) - 1
     print(f"{pick(.5):.3f} {pick(.99):.2f} {pick(.999):.1f} {(have[n - 1] - want[n - 1]) / 1e3:.1f} {rate * 100:.4f} {len(seen) - len(sent)} {cpu:.0f}")
+elif command == "floor":
+    last, end, taken = time.monotonic_ns(), time.monotonic_ns() + 3 * 10**9, []
+    while last < end:
+        now = time.monotonic_ns()
+        if now - last > 15_000:
+            taken.append((now - last) / 1e3)
+        last = now
+    print(f"taken away for more than 15 µs: {len(taken) / 3:.0f} times a second, {sum(taken) / 3e4:.2f} % of the time, "
+          f"median {statistics.median(taken or [0]):.0f} µs, longest {max(taken or [0]):.0f} µs")
 elif command == "table":
     rows = {}
     for line in open(args[0]):
@@ -121,3 +131,4 @@ if [ -n "$REAL" ]; then
     for speed in 1 2; do run "real-x$speed" "$REAL" $speed; done | tee -a "$work/all" >&2
 fi
 python3 "$work/tool.py" table "$work/all"
+python3 "$work/tool.py" floor

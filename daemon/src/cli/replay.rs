@@ -110,6 +110,9 @@ pub(super) struct ReplayArgs {
     /// Spin this long before each deadline instead of sleeping; 0 never spins [default: measured]
     #[arg(long, value_name = "MICROSECONDS")]
     spin_us: Option<u64>,
+    /// Let idle processors sleep deeply: saves power, and wake-ups come later [default: held awake, where permitted]
+    #[arg(long)]
+    let_idle: bool,
     /// Wait before the first packet, so that a sniffer can attach
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     start_delay: Duration,
@@ -240,6 +243,7 @@ fn options(args: &ReplayArgs) -> Result<ReplayOptions> {
         },
         mtu: args.sampling.plan.mtu.map(u32::from),
         spin: args.spin_us.map_or(Spin::Adaptive, |us| Spin::Fixed(Duration::from_micros(us))),
+        keep_awake: !args.let_idle,
         catch_up_max: args.catch_up,
         preload: args.preload,
         truth: args.ground_truth.clone(),

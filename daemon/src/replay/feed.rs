@@ -4,7 +4,7 @@
 //! nothing else to send, so that a slow source's packets do not wait for company; a fast one's fill up first. What is
 //! preloaded is one batch that comes again and again, without a thread.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -19,6 +19,10 @@ const BATCH_PACKETS: usize = 64;
 const BATCH_BYTES: usize = 1 << 18;
 /// Batches that wait for the sender: 4096 packets, at most 16 MiB and the last packet of each.
 const RING_BATCHES: usize = 64;
+/// A source that filled the ring goes on when this many are left: to wake it costs the sender as much as some packets do.
+const LOW_BATCHES: usize = RING_BATCHES / 2;
+/// Longest sleep of a source that waits for that.
+const FULL_PAUSE: Duration = Duration::from_millis(50);
 /// Pause before a source that has nothing is asked again.
 const IDLE_PAUSE: Duration = Duration::from_millis(1);
 /// A source that took longer to find nothing was working, and is asked again at once.
@@ -62,6 +66,8 @@ struct Batch {
 struct Shared {
     is_over: AtomicBool,
     queued: AtomicUsize,
+    /// Whether the source sleeps until the ring is emptier.
+    is_full: AtomicBool,
     interrupt: Mutex<Option<Interrupt>>,
 }
 
@@ -116,7 +122,8 @@ impl Feed {
     where
         F: FnMut() -> Result<Box<dyn PacketSource + Send>, SourceError> + Send + 'static,
     {
-        let (sender, messages) = sync_channel(RING_BATCHES);
+        // Room for the ends of passes as well: what bounds the ring is the number of batches.
+        let (sender, messages) = sync_channel(2 * RING_BATCHES + 2);
         let (spare, spares) = channel();
         let shared = Arc::new(Shared::default());
         let (batch, idle_since) = (Batch::default(), Instant::now());
@@ -147,7 +154,7 @@ impl Feed {
             };
             match message {
                 Message::Batch(batch) => {
-                    self.shared.queued.fetch_sub(1, Relaxed);
+                    self.took_one();
                     let used = std::mem::replace(&mut self.current, batch);
                     self.at = 0;
                     let _ = self.spare.send(used);
@@ -155,6 +162,21 @@ impl Feed {
                 Message::PassEnded { was_empty } => return Fed::PassEnded { was_empty },
                 Message::Failed(error) => return Fed::Failed(error),
             }
+        }
+    }
+
+    /// Notes that a batch was taken, and wakes a source that waits for room when there is enough of it.
+    fn took_one(&self) {
+        // Both this and the source's look at `queued` come after a change that the other looks at: one of them sees it.
+        let queued = self.shared.queued.fetch_sub(1, SeqCst) - 1;
+        if queued <= LOW_BATCHES && self.shared.is_full.swap(false, SeqCst) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
         }
     }
 
@@ -187,10 +209,11 @@ impl Drop for Feed {
     /// Ends the thread. One that is inside a call which cannot be interrupted (reading a pipe on which nothing comes) is left
     /// to end with the process.
     fn drop(&mut self) {
-        self.shared.is_over.store(true, Relaxed);
+        self.shared.is_over.store(true, SeqCst);
         if let Some(interrupt) = self.shared.interrupt.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             interrupt();
         }
+        self.wake();
         let Some(thread) = self.thread.take() else { return };
         let begun = Instant::now();
         while !thread.is_finished() && begun.elapsed() < END_PATIENCE {
@@ -278,9 +301,24 @@ impl<F: FnMut() -> Result<Box<dyn PacketSource + Send>, SourceError>> Reader<F> 
         if self.batch.len == 0 {
             return Ok(());
         }
+        self.wait_for_room();
         let mut spare = self.spares.try_recv().unwrap_or_default();
         (spare.len, spare.bytes) = (0, 0);
         self.shared.queued.fetch_add(1, Relaxed);
         self.sender.send(Message::Batch(std::mem::replace(&mut self.batch, spare))).map_err(|_| Gone)
+    }
+
+    /// Where the ring is full, sleeps until half of it is empty.
+    fn wait_for_room(&self) {
+        if self.shared.queued.load(SeqCst) < RING_BATCHES {
+            return;
+        }
+        while !self.shared.is_over.load(SeqCst) {
+            self.shared.is_full.store(true, SeqCst);
+            if self.shared.queued.load(SeqCst) <= LOW_BATCHES {
+                break;
+            }
+            std::thread::park_timeout(FULL_PAUSE);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! due, waits with the pacer and sends. Deadlines are absolute, so a short stall is caught up and pushes nothing back; what
 //! was late is counted, and so is a source that was not there in time. Sources and sinks are other modules' work.
 
+mod awake;
 mod book;
 mod counters;
 mod feed;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use crate::sink::{PacketSink, SinkError};
 use crate::source::model::StockCounts;
 use crate::source::{PacketSource, SourceError, Tagged};
+use awake::Awake;
 use book::{Entry, FlowBook};
 use feed::{Fed, Feed};
 use pacer::{Pacer, Wait};
@@ -63,6 +65,8 @@ pub struct ReplayOptions {
     pub gap_max: Duration,
     /// How long before a deadline to spin instead of sleep. Default: measured.
     pub spin: Spin,
+    /// Keep idle processors from sleeping deeply while packets are paced, where this program may. Default false.
+    pub keep_awake: bool,
     /// What to do with packets that are longer than the MTU. Default: refuse them.
     pub oversize: Oversize,
     /// The MTU where the sink has none of its own, as a file. Default: none, nothing is too long.
@@ -95,6 +99,7 @@ impl Default for ReplayOptions {
             duration: None,
             gap_max: Duration::from_secs(60),
             spin: Spin::Adaptive,
+            keep_awake: false,
             oversize: Oversize::Refuse,
             mtu: None,
             catch_up_max: Duration::from_millis(100),
@@ -221,7 +226,9 @@ pub fn run(
         stop,
         report,
     };
+    let awake = (options.keep_awake && !job.schedule.is_top_speed()).then(Awake::keep).flatten();
     let mut ended = job.passes(sink);
+    drop(awake);
     let elapsed = job.start_ns.map_or(0, |start| pacer::now_ns().saturating_sub(start));
     let finished = sink.finish();
     if let Some(book) = &mut job.book {
