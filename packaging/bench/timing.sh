@@ -95,7 +95,7 @@ elif command == "table":
     print("|---|---|---|---|---|---|---|---|---|")
     for (name, who), found in rows.items():
         m = [statistics.median(column) for column in zip(*found)]
-        print(f"| {name} | {who} | {m[0]:.2f} | {m[1]:.1f} | {m[2]:.0f} | {m[3]:+,.0f} | {m[4]:+.3f} | {-m[5]:.0f} | {m[6]:.0f} |")
+        print(f"| {name} | {who} | {m[0]:.2f} | {m[1]:.1f} | {m[2]:.0f} | {m[3]:+,.0f} | {m[4]:+.3f} | {0 - m[5]:.0f} | {m[6]:.0f} |")
 EOF
 
 # measure NAME WHO CAPTURE SPEED COMMAND...: the CPU time is of user and system, of the sender's processor time in percent.
