@@ -1,18 +1,19 @@
 # shellcheck shell=bash
 # What run.sh is made of: the emulator, Debian's kernel with a boot loader, and the disc. Source it with $out set.
 
-mirror=http://deb.debian.org/debian
 bochs_version=3.0+dfsg
 bochs_sha256=78f6c73d4a6472d5130a87ab9dc306d02c7c71ed8e25b3a8ef642e2a7acd282b
 
 # Builds the emulator into $out/bochs.
 bochs() {
     [ -x "$out/bochs/bochs" ] && return
-    local archive=$out/bochs_$bochs_version.orig.tar.xz
+    local archive=$out/bochs_$bochs_version.orig.tar.xz mirror
+    # The pool of wherever this machine's packages come from: it has all of Debian's releases.
+    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | head -n 1)
     echo "building Bochs $bochs_version" >&2
     rm -rf "$out/bochs"
     mkdir "$out/bochs"
-    curl --fail --silent --show-error --output "$archive" "$mirror/pool/main/b/bochs/$(basename "$archive")"
+    curl --fail --silent --show-error --output "$archive" "${mirror%/}/pool/main/b/bochs/$(basename "$archive")"
     echo "$bochs_sha256  $archive" | sha256sum --check --quiet
     tar -xJf "$archive" -C "$out/bochs" --strip-components=1
     # Two faults of its decoder: it refuses gathers and scatters whose index register is one of the upper sixteen, and takes the short
