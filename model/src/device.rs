@@ -35,6 +35,63 @@ pub enum DeviceError {
     },
 }
 
+/// Why a device stopped in the middle of its work: nothing of what it holds can be trusted then.
+///
+/// What computes on a GPU ends with it by unwinding, without a word on stderr, so that no result of a device that failed can be taken for
+/// one. Whoever runs a job calls it through [`guard`] and has an error.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceFailure {
+    /// A launch, a copy or a product failed.
+    #[error("{what} failed on the GPU: {why}")]
+    Failed {
+        /// What was tried, or what failed earlier and was noticed there.
+        what: &'static str,
+        /// The driver's words.
+        why: String,
+    },
+    /// More rows or streams at once than a grid has.
+    #[error("{count} rows, pieces of rows or streams at once are more than the GPU's kernels take ({max})")]
+    TooMany {
+        /// How many were asked for.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// The device has not so much memory.
+    #[error(
+        "{name} has no {asked_mib} MiB of memory left ({free_mib} MiB are free): fewer rows or streams, or shorter rows, need less"
+    )]
+    OutOfMemory {
+        /// The device's name.
+        name: String,
+        /// What was asked for.
+        asked_mib: usize,
+        /// What is left.
+        free_mib: usize,
+    },
+}
+
+impl DeviceFailure {
+    /// Unwinds to the nearest [`guard`].
+    #[cfg(feature = "cuda")]
+    pub(crate) fn raise(self) -> ! {
+        std::panic::resume_unwind(Box::new(self))
+    }
+}
+
+/// Does `work`; a device that fails meanwhile is an error. What `work` borrowed may be half changed then, and is to be dropped. Other
+/// panics go on.
+///
+/// # Errors
+/// What the device said.
+pub fn guard<T>(work: impl FnOnce() -> T) -> Result<T, DeviceFailure> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|payload| match payload.downcast() {
+        Ok(failure) => *failure,
+        Err(other) => std::panic::resume_unwind(other),
+    })
+}
+
 /// A GPU, as the driver tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
@@ -169,6 +226,16 @@ mod tests {
         assert_eq!(Device::Auto.resolve_among(old).unwrap(), (Device::Cpu, "cpu (auto: it is too old)".into()));
         assert!(Device::Cuda(0).resolve_among(old).unwrap_err().to_string().contains("it is too old"));
         assert!(Device::Cuda(3).resolve_among(old).unwrap_err().to_string().contains("1 GPU(s)"));
+    }
+
+    #[test]
+    fn a_failure_is_an_error_and_a_bug_stays_a_panic() {
+        let failure = DeviceFailure::Failed { what: "a launch", why: "it is gone".into() };
+        let raised = failure.clone();
+        assert_eq!(guard(|| -> () { std::panic::resume_unwind(Box::new(raised)) }), Err(failure));
+        assert_eq!(guard(|| 3), Ok(3));
+        let bug = std::panic::catch_unwind(|| guard(|| -> () { std::panic::resume_unwind(Box::new("a bug")) }));
+        assert_eq!(bug.unwrap_err().downcast_ref(), Some(&"a bug"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The border to C: the one module of this crate with unsafe code. Pointers are checked, turned into references, and the
 //! rest is safe code behind a panic boundary.
 
+use std::any::Any;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, TryLockError};
@@ -9,6 +10,7 @@ use wiremamba_abi::{
     ABI_VERSION, DIRECTION_CLIENT, DIRECTION_SERVER, END, ERROR, IDLE, INTERRUPTED, LOG_INFO, PACKET, SourceHost,
     SourceOption, SourcePacket, SourceStats, SourceTable,
 };
+use wiremamba_model::device::DeviceFailure;
 use wiremamba_model::flow::Direction;
 use wiremamba_model::generate::TimelinePacket;
 
@@ -98,6 +100,11 @@ fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', " ")).expect("zeros were replaced")
 }
 
+/// What a panic is told as: a device that failed says what it has, anything else is a bug.
+fn broken_by(payload: &(dyn Any + Send)) -> String {
+    payload.downcast_ref::<DeviceFailure>().map_or_else(|| "internal error".to_owned(), DeviceFailure::to_string)
+}
+
 /// Runs `call` on the source of a handle, which becomes unusable if it panics.
 ///
 /// # Safety
@@ -111,9 +118,9 @@ unsafe fn with(source: *mut c_void, call: impl FnOnce(&mut Used, &Watch) -> c_in
         // Two threads at once, which the header forbids.
         Err(TryLockError::WouldBlock) => return ERROR,
     };
-    catch_unwind(AssertUnwindSafe(|| call(&mut used, &handle.watch))).unwrap_or_else(|_| {
+    catch_unwind(AssertUnwindSafe(|| call(&mut used, &handle.watch))).unwrap_or_else(|payload| {
         used.source = None;
-        used.fail("internal error")
+        used.fail(&broken_by(&*payload))
     })
 }
 
@@ -146,7 +153,7 @@ unsafe extern "C" fn open(
         // SAFETY: not null, and a C string by the caller's promise.
         let config = unsafe { CStr::from_ptr(config) };
         match config.to_str() {
-            Ok(config) => catch_unwind(|| Source::open(config)).unwrap_or_else(|_| Err("internal error".to_owned())),
+            Ok(config) => catch_unwind(|| Source::open(config)).unwrap_or_else(|payload| Err(broken_by(&*payload))),
             Err(_) => Err("config is not UTF-8".to_owned()),
         }
     };

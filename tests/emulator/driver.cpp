@@ -514,8 +514,12 @@ EMULATED_API CUresult cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice) {
 }
 EMULATED_API CUresult cuDeviceSetMemPool(CUdevice, CUmemoryPool) { return 0; }
 EMULATED_API CUresult cuMemPoolSetAttribute(CUmemoryPool, int, void *) { return 0; }
-EMULATED_API CUresult cuMemPoolGetAttribute(CUmemoryPool, int, void *value) {
-    memset(value, 0, 4);
+EMULATED_API CUresult cuMemPoolGetAttribute(CUmemoryPool, int attribute, void *value) {
+    EMULATED_CALL
+    constexpr int reserved = 5, reserved_most = 6, in_use = 7, in_use_most = 8;
+    if (attribute == reserved || attribute == in_use) *static_cast<uint64_t *>(value) = memory::used();
+    else if (attribute == reserved_most || attribute == in_use_most) *static_cast<uint64_t *>(value) = memory::used_most();
+    else memset(value, 0, 4);
     return 0;
 }
 EMULATED_API CUresult cuMemPoolTrimTo(CUmemoryPool, size_t) { return 0; }

@@ -72,6 +72,7 @@ bool holds(const void *data, size_t bytes, unsigned kinds);
 // Whether the address lies within a block, or at its end.
 bool known(const void *address);
 size_t used();
+size_t used_most();
 // The block that an address lies in or beside, in words.
 std::string describe(const void *address);
 // The block's begin and size for an address within a device block.

@@ -1,4 +1,5 @@
 // Device memory and pinned memory of the emulated driver.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -26,7 +27,7 @@ struct Held {
 std::mutex lock;
 std::map<uintptr_t, Held> blocks;
 uint64_t count;
-size_t device_bytes;
+size_t device_bytes, device_bytes_most;
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
@@ -72,7 +73,7 @@ void *allocate(Kind kind, size_t bytes) {
     memset(first, margin, static_cast<size_t>(begin - first));
     memset(begin, fresh, bytes);
     memset(begin + bytes, margin, data - bytes);
-    if (kind != Kind::pinned) device_bytes += bytes;
+    if (kind != Kind::pinned) device_bytes_most = std::max(device_bytes_most, device_bytes += bytes);
     blocks[reinterpret_cast<uintptr_t>(begin)] = Held{kind, bytes, static_cast<char *>(mapping), mapped, ++count};
     return begin;
 }
@@ -112,6 +113,11 @@ bool known(const void *address) { return holds(address, 0, any); }
 size_t used() {
     std::lock_guard guard(lock);
     return device_bytes;
+}
+
+size_t used_most() {
+    std::lock_guard guard(lock);
+    return device_bytes_most;
 }
 
 bool find(const void *address, void **base, size_t *bytes) {

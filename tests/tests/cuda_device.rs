@@ -103,16 +103,92 @@ fn a_model_is_trained_resumed_and_generates_on_the_device() {
     assert_eq!(first, second, "the same seed on the same device");
 }
 
+/// What is in a checkpoint: names, versions and contents.
+fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let current = dir.join("current").canonicalize().unwrap();
+    let mut files: Vec<_> = std::fs::read_dir(&current)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .map(|path| (path.to_string_lossy().into_owned(), std::fs::read(&path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
 #[test]
-fn a_device_that_fails_while_it_works_is_an_error_with_a_name() {
+fn a_device_that_fails_while_it_works_ends_the_job_with_advice_and_leaves_the_checkpoint() {
     let Some(emulator) = emulator() else { return };
     let dir = tempfile::tempdir().unwrap();
     traffic::write_two_labels(dir.path(), 8);
     let (data, out) = (dir.path().to_str().unwrap(), dir.path().join("out"));
-    let args = ["train", "--data", data, "--out", out.to_str().unwrap(), "--preset", "tiny", "--steps", "2"];
-    let args = [&args[..], &["--batch", "2", "--seq-len", "16", "--no-baselines", "--device", "cuda:0"]].concat();
-    let (code, _, stderr) = run(&emulator, &[("EMULATED_CUDA_FAIL_LAUNCH", "30")], &args);
-    assert!(code != 0 && stderr.contains("failed"), "{code} {stderr}");
-    let (code, _, stderr) = run(&emulator, &[("EMULATED_CUDA_MEMORY", "34000000")], &args);
-    assert!(code != 0 && stderr.contains("MiB of memory left"), "{code} {stderr}");
+    let args = ["train", "--data", data, "--out", out.to_str().unwrap(), "--preset", "tiny", "--batch", "2"];
+    let args = [&args[..], &["--seq-len", "16", "--no-baselines", "--device", "cuda:0", "--steps"]].concat();
+    let train = |settings: &[(&str, &str)], more: &[&str]| run(&emulator, settings, &[&args[..], more].concat());
+    let failed = |(code, _, stderr): (i32, Vec<u8>, String)| {
+        assert!(code == 1 && stderr.contains("failed on the GPU: "), "{code} {stderr}");
+        assert!(stderr.contains("train --resume") && !stderr.contains("panicked"), "{stderr}");
+    };
+
+    let (code, _, stderr) = train(&[], &["2"]);
+    assert_eq!(code, 0, "{stderr}");
+    let kept = contents(&out);
+    // In the first step, and in the second, which is recorded, and in what measures the held-out flows at the end.
+    for launch in ["1", "30", "150", "400"] {
+        failed(train(&[("EMULATED_CUDA_FAIL_LAUNCH", launch)], &["8", "--resume"]));
+        assert_eq!(contents(&out), kept, "nothing of a device that failed was saved");
+    }
+    let (code, _, stderr) = train(&[], &["3", "--resume"]);
+    assert_eq!(code, 0, "{stderr}");
+
+    let capture = dir.path().join("out.pcap");
+    let generate = ["generate", "--model", out.to_str().unwrap(), "--device", "cuda:0", "--flows", "4", "-w"];
+    let generate = [&generate[..], &[capture.to_str().unwrap()]].concat();
+    failed(run(&emulator, &[("EMULATED_CUDA_FAIL_LAUNCH", "60")], &generate));
+
+    let (code, _, stderr) = train(&[("EMULATED_CUDA_MEMORY", "34000000")], &["5", "--resume"]);
+    assert!(code == 1 && stderr.contains("MiB of memory left"), "{code} {stderr}");
+    assert!(!stderr.contains("panicked") && !stderr.contains("nvidia-smi"), "it is not the device's fault: {stderr}");
+}
+
+#[test]
+fn bench_on_a_gpu_prints_what_it_prints_on_the_cpu_and_the_limits_of_the_gpu() {
+    let Some(emulator) = emulator() else { return };
+    let keys = |report: &Value| report.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    for work in [
+        &["train", "--batch", "2", "--seq-len", "24", "--steps", "2", "--precision", "bf16"][..],
+        &["train", "--batch", "1", "--seq-len", "24", "--steps", "1", "--precision", "f32"][..],
+        &["decode", "--streams", "2", "--steps", "3"][..],
+        &["decode", "--streams", "9", "--steps", "3", "--precision", "f32"][..],
+    ] {
+        let on = |device: &str| {
+            let args = [&["bench"], work, &["--preset", "tiny", "--vocab-size", "70", "--json", "--device", device]];
+            // Little memory, so that the copies that are measured are small.
+            let (code, stdout, stderr) = run(&emulator, &[("EMULATED_CUDA_MEMORY", "400000000")], &args.concat());
+            assert_eq!(code, 0, "{stderr}");
+            program::json(&stdout)
+        };
+        let (gpu, cpu) = (on("cuda:0"), on("cpu"));
+        assert_eq!(keys(&gpu), keys(&cpu));
+        assert_eq!((&gpu["device"], &gpu["isa"], &cpu["device"]), (&"cuda:0".into(), &"sm_90".into(), &"cpu".into()));
+        assert_eq!(gpu["precision"], if work.contains(&"f32") { "f32" } else { "bf16" }, "{gpu}");
+        assert!(cpu["gpu"].is_null(), "{cpu}");
+        let limits = gpu["gpu"].as_object().unwrap();
+        for key in ["copy_gb_per_s", "gemm_f32_gflop_per_s", "gemm_bf16_gflop_per_s", "peak_bytes"] {
+            assert!(limits[key].as_f64().unwrap() > 0.0, "{gpu}");
+        }
+        let number = |key: &str| gpu[key].as_f64().unwrap();
+        let share = number("tokens_per_s") / number("bound_tokens_per_s");
+        assert!((number("share_of_bound") - share).abs() < 1e-9 && number("tokens_per_s") > 0.0, "{gpu}");
+        // Parameters, and for training gradients and two moments, are in f32 there at least.
+        let copies = if work[0] == "train" { 4.0 } else { 1.0 };
+        assert!(limits["peak_bytes"].as_f64().unwrap() > 4.0 * copies * number("parameters"), "{gpu}");
+    }
+}
+
+#[test]
+fn more_rows_than_a_grid_has_are_refused_with_the_limit() {
+    let Some(emulator) = emulator() else { return };
+    let args = ["bench", "train", "--preset", "tiny", "--device", "cuda:0", "--seq-len", "1", "--steps", "1"];
+    let (code, _, stderr) = run(&emulator, &[], &[&args[..], &["--layers", "1", "--batch", "65536"]].concat());
+    assert!(code == 1 && stderr.contains("65536 rows") && stderr.contains("(65535)"), "{code} {stderr}");
 }

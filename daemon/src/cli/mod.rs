@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use wiremamba_model::device::{self, DeviceFailure};
 
 /// Learn network traffic with a Mamba model and generate more of it
 #[derive(Debug, Parser)]
@@ -109,15 +110,26 @@ struct Context {
 #[error("{0}")]
 struct Misuse(String);
 
+/// What to do when a device stopped in the middle of its work.
+const DEVICE_ADVICE: &str = "\
+    Nothing that it held was saved: checkpoints are as they were written last, and `train --resume` goes on from there.
+    `nvidia-smi`, and \"Xid\" in the kernel's log, say whether the GPU is still there; `--device cpu` does without it.";
+
 /// Runs the program on the process's arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = start(&cli).and_then(|context| run(cli.command, &context));
+    let outcome = start(&cli).and_then(|context| {
+        // A device that fails unwinds up to here, so that nothing of what it held is saved as if it were sound.
+        device::guard(|| run(cli.command, &context)).unwrap_or_else(|failure| Err(failure.into()))
+    });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             print_status(&format!("wiremamba: {}", chain(&error)));
+            if let Some(DeviceFailure::Failed { .. }) = error.chain().find_map(|e| e.downcast_ref()) {
+                print_status(DEVICE_ADVICE);
+            }
             ExitCode::from(if error.chain().any(|e| e.is::<Misuse>()) { 2 } else { 1 })
         }
     }

@@ -109,7 +109,7 @@ pub struct SamplingArgs {
 /// `--precision`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum PrecisionArg {
-    /// The fastest whose loss of quality cannot be told: bf16 where the CPU multiplies such numbers, f32 elsewhere
+    /// The fastest whose loss of quality cannot be told: bf16 on a GPU and where the CPU multiplies such numbers, f32 elsewhere
     #[default]
     Auto,
     /// 32 bits, as they were trained
@@ -123,18 +123,17 @@ pub enum PrecisionArg {
 impl PrecisionArg {
     /// What was asked for; `None` to leave it to the engine.
     fn asked(self) -> Option<Precision> {
-        (self != PrecisionArg::Auto).then(|| self.into())
-    }
-}
-
-impl From<PrecisionArg> for Precision {
-    fn from(arg: PrecisionArg) -> Self {
-        match arg {
-            PrecisionArg::Auto => Precision::for_decoding(),
-            PrecisionArg::F32 => Precision::F32,
-            PrecisionArg::Bf16 => Precision::Bf16,
-            PrecisionArg::Int8 => Precision::Int8,
+        match self {
+            PrecisionArg::Auto => None,
+            PrecisionArg::F32 => Some(Precision::F32),
+            PrecisionArg::Bf16 => Some(Precision::Bf16),
+            PrecisionArg::Int8 => Some(Precision::Int8),
         }
+    }
+
+    /// What it is on `device`.
+    pub fn on(self, device: Device) -> Precision {
+        self.asked().unwrap_or_else(|| engine::decoding_precision(device))
     }
 }
 

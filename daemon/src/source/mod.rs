@@ -15,6 +15,7 @@ pub mod stock;
 use std::sync::Arc;
 
 use wiremamba_model::codec::LabelId;
+use wiremamba_model::device::DeviceFailure;
 use wiremamba_model::flow::Direction;
 use wiremamba_model::packet::{LinkType, Packet, Timestamp};
 
@@ -121,6 +122,9 @@ pub enum Next {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
+    /// The GPU that packets were generated on stopped; the source is of no use any more.
+    #[error(transparent)]
+    Device(#[from] DeviceFailure),
     /// The file cannot be opened or read at all.
     #[error("cannot open capture {name}")]
     Open {

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use wiremamba_model::codec::Codec;
-
+use wiremamba_model::device;
 use wiremamba_model::generate::{TimelinePacket, Traffic};
 
 use super::stock::{StockFileError, StockKeeper};
@@ -109,9 +109,9 @@ impl PacketSource for ModelSource {
         loop {
             // The packet is made in the caller's buffer.
             std::mem::swap(&mut self.next.packet, &mut ret.packet);
-            let polled = self.traffic.poll_into(&mut self.next);
+            let polled = device::guard(|| self.traffic.poll_into(&mut self.next));
             std::mem::swap(&mut self.next.packet, &mut ret.packet);
-            match polled {
+            match polled? {
                 Poll::Ready(true) => {
                     let next = &self.next;
                     ret.tag = Tag {

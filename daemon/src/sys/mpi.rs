@@ -112,8 +112,12 @@ impl AllReduce for World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // SAFETY: called once, after the last sum.
-        unsafe { (self.finalize)() };
+        // MPI_Finalize waits for the others, and the others for this process's next sum: one that is unwinding leaves without it, which
+        // the launcher takes as a failure of the whole job.
+        if !std::thread::panicking() {
+            // SAFETY: called once, after the last sum.
+            unsafe { (self.finalize)() };
+        }
     }
 }
 

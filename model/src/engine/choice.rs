@@ -2,13 +2,13 @@
 
 use crate::device::Device;
 use crate::engine::cpu::UnsupportedConfig;
-use crate::engine::{CpuDecoder, CpuEngine, Precision};
+use crate::engine::{CpuDecoder, CpuEngine, DeviceProbe, Precision};
 use crate::generate::Decoder;
-use crate::mamba::Params;
+use crate::mamba::{MambaConfig, Params};
 use crate::train::{AdamWOptions, HostLearner, Learner};
 
 #[cfg(feature = "cuda")]
-use crate::engine::cuda::{CudaDecoder, CudaEngine, CudaError, CudaLearner};
+use crate::engine::cuda::{CudaDecoder, CudaEngine, CudaError, CudaLearner, CudaProbe};
 
 /// Why no engine can be had.
 #[derive(Debug, thiserror::Error)]
@@ -56,18 +56,38 @@ pub fn learner(
 /// # Errors
 /// When the device cannot be used, or has no kernels for the network or the precision.
 pub fn decoder(params: &Params, device: Device, precision: Option<Precision>) -> Result<Box<dyn Decoder>, EngineError> {
+    let precision = precision.unwrap_or_else(|| decoding_precision(device));
     match device {
         #[cfg(feature = "cuda")]
-        Device::Cuda(ordinal) => {
-            let precision = precision.unwrap_or(Precision::Bf16);
-            Ok(Box::new(CudaDecoder::new(CudaEngine::new(params.clone(), ordinal, precision)?)))
-        }
+        Device::Cuda(ordinal) => Ok(Box::new(CudaDecoder::new(CudaEngine::new(params.clone(), ordinal, precision)?))),
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => Err(EngineError::NoCuda(device)),
-        Device::Auto | Device::Cpu => {
-            let precision = precision.unwrap_or_else(Precision::for_decoding);
-            Ok(Box::new(CpuDecoder::new(params, precision)?))
+        Device::Auto | Device::Cpu => Ok(Box::new(CpuDecoder::new(params, precision)?)),
+    }
+}
+
+/// The limits of a GPU, for products shaped as those of a network; `None` for the CPU, which is measured by other means.
+///
+/// # Errors
+/// When the device cannot be used.
+pub fn probe(device: Device, config: &MambaConfig) -> Result<Option<Box<dyn DeviceProbe>>, EngineError> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(ordinal) => Ok(Some(Box::new(CudaProbe::new(ordinal, config)?))),
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(_) => {
+            let _ = config;
+            Err(EngineError::NoCuda(device))
         }
+        Device::Auto | Device::Cpu => Ok(None),
+    }
+}
+
+/// What `--precision auto` is for decoding on `device`: bf16 on a GPU, and what suits the CPU on that.
+pub fn decoding_precision(device: Device) -> Precision {
+    match device {
+        Device::Cuda(_) => Precision::Bf16,
+        Device::Auto | Device::Cpu => Precision::for_decoding(),
     }
 }
 

@@ -9,9 +9,11 @@ mod choice;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod probe;
 
-pub use choice::{EngineError, decoder, learner, training_precision};
+pub use choice::{EngineError, decoder, decoding_precision, learner, probe, training_precision};
 pub use cpu::{CpuDecoder, CpuEngine, Isa};
+pub use probe::DeviceProbe;
 
 use serde::{Deserialize, Serialize};
 

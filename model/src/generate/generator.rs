@@ -12,6 +12,7 @@ use super::arrivals::HELD_PACKETS_MAX;
 use super::decoder::{Decoder, Draws};
 use super::sampling::{Sampling, unit};
 use crate::codec::{Codec, Grammar, LabelId, Render, Token};
+use crate::mamba::MambaConfig;
 use crate::packet::{Packet, Timestamp};
 use crate::train::ConfigError;
 use crate::train::config::require;
@@ -284,6 +285,11 @@ impl Generator {
     /// Sums over all flows so far.
     pub fn counters(&self) -> GeneratorCounters {
         self.counters
+    }
+
+    /// The sizes of the network.
+    pub fn config(&self) -> &MambaConfig {
+        self.decoder.config()
     }
 
     /// The codec.

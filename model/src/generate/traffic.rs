@@ -9,6 +9,7 @@ use super::generator::{GenerateError, GenerateOptions, Generator, GeneratorCount
 use super::labels::{LabelChoice, Labels, LabelsError};
 use super::stock::{STOCK_BYTES_MAX, Stock, Stocked};
 use crate::codec::{Codec, LabelId, Token};
+use crate::mamba::MambaConfig;
 use crate::packet::Timestamp;
 
 /// What is asked for.
@@ -190,6 +191,11 @@ impl Traffic {
     /// Whether the next packet is there, or the end, so that nothing has to be computed for it.
     pub fn is_ready(&self) -> bool {
         self.left == Some(0) || self.timeline.is_ready()
+    }
+
+    /// The sizes of the network.
+    pub fn config(&self) -> &MambaConfig {
+        self.timeline.flows().generator().config()
     }
 
     /// What was generated so far; it is ahead of the packets given out.

@@ -6,12 +6,14 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use wiremamba_model::codec::Token;
-use wiremamba_model::engine::CpuDecoder;
+use wiremamba_model::device::Device;
+use wiremamba_model::engine::{self, CpuDecoder, Isa, Precision};
 use wiremamba_model::generate::{Decoder, Draws, Sampling};
-use wiremamba_model::mamba::{Params, Preset};
+use wiremamba_model::mamba::{MambaConfig, Params, Preset};
 
+use super::device::{self, Limits};
 use super::roofline::{bf16_gflop_per_s, gemm_gflop_per_s, read_gb_per_s};
-use super::{Shared, peak_rss_bytes, spread, tokens};
+use super::{Shared, peak_bytes, peak_rss_bytes, spread, tokens};
 use crate::cli::{print_json, print_text};
 use crate::job::model::PrecisionArg;
 
@@ -39,7 +41,8 @@ struct Report {
     work: &'static str,
     preset: &'static str,
     parameters: usize,
-    device: &'static str,
+    /// `cpu` or `cuda:N`.
+    device: String,
     isa: String,
     precision: &'static str,
     threads: usize,
@@ -53,19 +56,22 @@ struct Report {
     tokens_per_s_range: [f64; 2],
     /// Matrix products only.
     gflop_per_s: f64,
-    /// A 2048 x 2048 x 2048 f32 product by the `gemm` crate, measured in this run.
+    /// Products alone, measured in this run: on the CPU a 2048 x 2048 x 2048 f32 product by the `gemm` crate, on a GPU one of the
+    /// weights' precision by cuBLAS.
     gemm_gflop_per_s: f64,
-    /// The same in bf16 by our own product, where the CPU multiplies bf16.
+    /// The same in bf16: by our own product, where the CPU multiplies bf16, or by cuBLAS.
     bf16_gflop_per_s: Option<f64>,
     /// Bytes of weights that a step reads.
     weight_bytes: usize,
-    /// As many bytes read over and over by one thread, and by all, measured in this run.
+    /// As many bytes read over and over by one thread, and by all, measured in this run; on a GPU both are a copy's, read and written.
     read_gb_per_s: [f64; 2],
-    /// What bounds a step: reading the weights once, or multiplying by them.
+    /// What bounds a step: reading the weights once (and, on a GPU, moving every stream's state), or multiplying by them.
     bound: &'static str,
     bound_tokens_per_s: f64,
     share_of_bound: f64,
     peak_rss_bytes: u64,
+    /// What the GPU can do, where it is one.
+    gpu: Option<Limits>,
 }
 
 pub(super) fn run(args: &DecodeBench) -> Result<()> {
@@ -75,9 +81,10 @@ pub(super) fn run(args: &DecodeBench) -> Result<()> {
     }
     let r = &report;
     print_text(&format!(
-        "decode {}, {} streams, {}, {} threads, {}\n{:>12.0} tokens/s ({:.0} to {:.0}), {:.0} % of {:.0} ({})\n{:>12.1} MB of weights a step; reading: {:.1} GB/s, one thread {:.1}\n{:>12.1} GFLOP/s; f32 product: {:.1}{}\n{:>12.2} GiB peak\n",
+        "decode {}, {} streams, {}, {}, {} threads, {}\n{:>12.0} tokens/s ({:.0} to {:.0}), {:.0} % of {:.0} ({})\n{:>12.1} MB of weights a step; reading: {:.1} GB/s, one thread {:.1}\n{:>12.1} GFLOP/s; product: {:.1}{}\n{:>12.2} GiB peak\n",
         r.preset,
         r.batch,
+        r.device,
         r.precision,
         r.threads,
         r.isa,
@@ -93,17 +100,25 @@ pub(super) fn run(args: &DecodeBench) -> Result<()> {
         r.gflop_per_s,
         r.gemm_gflop_per_s,
         r.bf16_gflop_per_s.map_or(String::new(), |bf16| format!(", bf16 {bf16:.1}")),
-        r.peak_rss_bytes as f64 / f64::from(1 << 30),
+        peak_bytes(r.gpu.as_ref(), r.peak_rss_bytes) as f64 / f64::from(1 << 30),
     ))
 }
 
 fn measure(args: &DecodeBench) -> Result<Report> {
     anyhow::ensure!(args.streams > 0 && args.steps > 0, "--streams and --steps begin at 1");
     let config = args.shared.config();
-    let (isa, precision) = (args.shared.isa()?, args.precision.into());
+    let (isa, device) = (args.shared.isa()?, args.shared.settle()?);
+    let precision = args.precision.on(device);
     let params = Params::init(&config, 1);
     let parameters = params.data.len();
-    let mut decoder = CpuDecoder::with_isa(&params, precision, isa)?;
+    let (mut decoder, weight_bytes): (Box<dyn Decoder>, usize) = match device {
+        Device::Cuda(_) => (engine::decoder(&params, device, Some(precision))?, weight_bytes(&params, precision)),
+        _ => {
+            let decoder = CpuDecoder::with_isa(&params, precision, isa)?;
+            let weight_bytes = decoder.weight_bytes();
+            (Box::new(decoder), weight_bytes)
+        }
+    };
     drop(params);
     decoder.resize(&[], args.streams);
     let mut next = tokens(args.streams, config.vocab_size);
@@ -129,24 +144,27 @@ fn measure(args: &DecodeBench) -> Result<Report> {
     }
     let (median, range) = spread(seconds, args.streams);
     let peak_rss_bytes = peak_rss_bytes();
-    let weight_bytes = decoder.weight_bytes();
     drop(decoder);
     let threads = rayon::current_num_threads();
     // After the work, so that their memory is not in the peak.
-    let read = [1, threads].map(|threads| read_gb_per_s(isa, weight_bytes, threads));
-    let gemm = gemm_gflop_per_s();
+    let gpu = Limits::measure(device, &config)?;
     let flops = config.forward_flops_per_token();
-    let by_reading = args.streams as f64 * read[1] * 1e9 / weight_bytes as f64;
-    let by_multiplying = gemm * 1e9 / flops;
+    let bounds = match &gpu {
+        Some(gpu) => bounds_on_gpu(&config, gpu, args.streams, weight_bytes, precision),
+        None => bounds_on_cpu(isa, threads, weight_bytes),
+    };
+    let bf16 = gpu.as_ref().map_or_else(|| bf16_gflop_per_s(isa), |gpu| Some(gpu.gemm_bf16_gflop_per_s));
+    let by_reading = args.streams as f64 * bounds.read_gb_per_s[1] * 1e9 / bounds.bytes as f64;
+    let by_multiplying = bounds.gemm_gflop_per_s * 1e9 / flops;
     let (bound, bound_tokens_per_s) =
-        if by_reading < by_multiplying { ("reading weights", by_reading) } else { ("f32 products", by_multiplying) };
+        if by_reading < by_multiplying { (bounds.reading, by_reading) } else { (bounds.multiplying, by_multiplying) };
     Ok(Report {
         work: "decode",
         preset: Preset::from(args.shared.preset).name(),
         parameters,
-        device: "cpu",
-        isa: format!("{isa:?}").to_lowercase(),
-        precision: wiremamba_model::engine::Precision::name(precision),
+        device: device.to_string(),
+        isa: device::isa(device, isa),
+        precision: precision.name(),
         threads,
         batch: args.streams,
         seq_len: 1,
@@ -154,13 +172,54 @@ fn measure(args: &DecodeBench) -> Result<Report> {
         tokens_per_s: median,
         tokens_per_s_range: range,
         gflop_per_s: flops * median / 1e9,
-        gemm_gflop_per_s: gemm,
-        bf16_gflop_per_s: bf16_gflop_per_s(isa),
+        gemm_gflop_per_s: bounds.gemm_gflop_per_s,
+        bf16_gflop_per_s: bf16,
         weight_bytes,
-        read_gb_per_s: read,
+        read_gb_per_s: bounds.read_gb_per_s,
         bound,
         bound_tokens_per_s,
         share_of_bound: median / bound_tokens_per_s,
         peak_rss_bytes,
+        gpu,
     })
+}
+
+/// What bounds a step.
+struct Bounds {
+    /// Bytes that a step moves.
+    bytes: usize,
+    read_gb_per_s: [f64; 2],
+    gemm_gflop_per_s: f64,
+    reading: &'static str,
+    multiplying: &'static str,
+}
+
+fn bounds_on_cpu(isa: Isa, threads: usize, weight_bytes: usize) -> Bounds {
+    Bounds {
+        bytes: weight_bytes,
+        read_gb_per_s: [1, threads].map(|threads| read_gb_per_s(isa, weight_bytes, threads)),
+        gemm_gflop_per_s: gemm_gflop_per_s(),
+        reading: "reading weights",
+        multiplying: "f32 products",
+    }
+}
+
+/// A GPU's caches hold no state of many streams: each is read and written once a step.
+fn bounds_on_gpu(config: &MambaConfig, gpu: &Limits, streams: usize, weight_bytes: usize, of: Precision) -> Bounds {
+    let state = 4 * config.n_layer * config.d_inner * (config.d_state + config.d_conv - 1);
+    Bounds {
+        bytes: weight_bytes + 2 * streams * state,
+        read_gb_per_s: [gpu.copy_gb_per_s; 2],
+        gemm_gflop_per_s: gpu.gemm_gflop_per_s(of),
+        reading: "moving weights and states",
+        multiplying: if of == Precision::F32 { "f32 products" } else { "bf16 products" },
+    }
+}
+
+/// Bytes of weights that a step reads on a GPU: matrices of products in `precision`, the rest in f32.
+fn weight_bytes(params: &Params, precision: Precision) -> usize {
+    let c = params.config();
+    let block = c.d_model * 3 * c.d_inner + c.d_inner * (c.x_proj_width() + c.dt_rank);
+    let matrices = c.n_layer * block + c.vocab_size * c.d_model;
+    4 * params.data.len() - if precision == Precision::F32 { 0 } else { 2 * matrices }
 }

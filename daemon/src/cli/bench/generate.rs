@@ -6,9 +6,10 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
-use wiremamba_model::engine::{Isa, Precision};
+use wiremamba_model::engine::Isa;
 
-use super::peak_rss_bytes;
+use super::device::{self, Limits};
+use super::{peak_bytes, peak_rss_bytes};
 use crate::cli::{Misuse, print_json, print_text};
 use crate::job::model::{self, SamplingArgs};
 use crate::sink::PacketSink;
@@ -34,7 +35,8 @@ pub(in crate::cli) struct GenerateBench {
 #[derive(Debug, Serialize)]
 struct Report {
     work: &'static str,
-    device: &'static str,
+    /// `cpu` or `cuda:N`.
+    device: String,
     isa: String,
     precision: &'static str,
     threads: usize,
@@ -52,12 +54,16 @@ struct Report {
     /// Streams that had a flow, on average over the steps.
     busy_streams: f64,
     peak_rss_bytes: u64,
+    /// What the GPU can do, where it is one.
+    gpu: Option<Limits>,
 }
 
 pub(super) fn run(args: &GenerateBench) -> Result<()> {
     if args.sampling.flows.is_none() && args.sampling.packets.is_none() {
         return Err(Misuse("say how much: --flows N or --packets N".into()).into());
     }
+    // Settled once, here, so that the report says where it was; the job says it in its own line.
+    let device = args.sampling.device.resolve()?.0;
     let mut source = model::source(&args.model, &args.sampling)?;
     let mut sink = SavefileSink::create(&args.write, SavefileOptions::default())?;
     let start = Instant::now();
@@ -71,11 +77,13 @@ pub(super) fn run(args: &GenerateBench) -> Result<()> {
     let written = sink.finish()?;
     let seconds = start.elapsed().as_secs_f64();
     let c = source.traffic.counters();
+    let config = source.traffic.config().clone();
+    drop(source);
     let report = Report {
         work: "generate",
-        device: "cpu",
-        isa: format!("{:?}", Isa::detect()).to_lowercase(),
-        precision: Precision::from(args.sampling.precision).name(),
+        device: device.to_string(),
+        isa: device::isa(device, Isa::detect()),
+        precision: args.sampling.precision.on(device).name(),
         threads: rayon::current_num_threads(),
         streams: args.sampling.streams,
         packets: written.packets,
@@ -89,14 +97,16 @@ pub(super) fn run(args: &GenerateBench) -> Result<()> {
         steps: c.steps,
         busy_streams: c.tokens as f64 / c.steps.max(1) as f64,
         peak_rss_bytes: peak_rss_bytes(),
+        gpu: Limits::measure(device, &config)?,
     };
     if args.json {
         return print_json(&report);
     }
     let r = &report;
     print_text(&format!(
-        "generate, {} streams, {}, {} threads, {}\n{:>12.0} packets/s ({} of {} flows in {:.1} s)\n{:>12.0} tokens/s, {:.1} a packet, {:.1} streams busy\n{:>12.2} GiB peak\n",
+        "generate, {} streams, {}, {}, {} threads, {}\n{:>12.0} packets/s ({} of {} flows in {:.1} s)\n{:>12.0} tokens/s, {:.1} a packet, {:.1} streams busy\n{:>12.2} GiB peak\n",
         r.streams,
+        r.device,
         r.precision,
         r.threads,
         r.isa,
@@ -107,6 +117,6 @@ pub(super) fn run(args: &GenerateBench) -> Result<()> {
         r.tokens_per_s,
         r.tokens_per_packet,
         r.busy_streams,
-        r.peak_rss_bytes as f64 / f64::from(1 << 30),
+        peak_bytes(r.gpu.as_ref(), r.peak_rss_bytes) as f64 / f64::from(1 << 30),
     ))
 }

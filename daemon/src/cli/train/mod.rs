@@ -130,15 +130,18 @@ pub(super) struct TrainArgs {
 
 /// `--precision`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum PrecisionArg {
+pub(in crate::cli) enum PrecisionArg {
+    /// bf16 on a GPU, f32 on the CPU
     Auto,
+    /// 32 bits
     F32,
+    /// 16 bits; sums, weights and moments stay f32
     Bf16,
 }
 
 impl PrecisionArg {
     /// What it is on `device`.
-    fn on(self, device: Device) -> Precision {
+    pub(in crate::cli) fn on(self, device: Device) -> Precision {
         match self {
             PrecisionArg::Auto => engine::training_precision(device),
             PrecisionArg::F32 => Precision::F32,

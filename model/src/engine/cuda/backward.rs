@@ -3,7 +3,7 @@
 //! Of each block only the residual stream, the input projection, dt's input, B, C and the state's checkpoints were kept; the norm, the
 //! convolution and dt are computed again.
 
-use super::buffers::{Buffers, GradientBuffers};
+use super::buffers::{Buffers, GradientBuffers, logits_stride};
 use super::forward::{chunks, conv, logits, matrix, scan};
 use super::gpu::{Buffer, Gpu, GpuMatrix, Number, Span};
 use super::kernels::{D_STATE, ScanGradients};
@@ -39,9 +39,9 @@ fn head(gpu: &Gpu, weights: &Weights, buffers: &Buffers, grad: &GradientBuffers,
     for (first, tokens) in chunks(buffers) {
         let logits = logits(gpu, weights, buffers, first, tokens);
         let (targets, losses) = (buffers.batch.targets.part(first, tokens), buffers.losses.part(first, tokens));
-        let d_logits = grad.logits.part(0, tokens * v);
-        gpu.cross_entropy(logits, targets, buffers.batch.scale.span(), losses, d_logits);
-        let d_logits = GpuMatrix::new(d_logits, tokens, v);
+        let d_logits = grad.logits.part(0, tokens * logits_stride(c));
+        gpu.cross_entropy(logits, targets, buffers.batch.scale.span(), losses, d_logits, v);
+        let d_logits = GpuMatrix::strided(d_logits, tokens, v, logits_stride(c));
         let rows = |buffer: &Buffer| GpuMatrix::new(buffer.part(first * d, tokens * d), tokens, d);
         gpu.multiply(rows(&grad.normed), d_logits, table, false);
         gpu.multiply(d_table, d_logits.t(), rows(&buffers.normed), true);

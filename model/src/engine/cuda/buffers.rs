@@ -10,6 +10,11 @@ const CHUNK_LOGITS: usize = 64 << 20;
 /// Tokens whose logits exist at a time, at most.
 const CHUNK_TOKENS: usize = 8192;
 
+/// Numbers from one token's logits to the next's: cuBLAS has its fastest kernels for rows that begin on 16 bytes, whatever their kind.
+pub(super) fn logits_stride(c: &MambaConfig) -> usize {
+    c.vocab_size.next_multiple_of(64)
+}
+
 /// Buffers for `b` rows of `l` tokens; t counts all b * l tokens.
 #[derive(Debug)]
 pub(super) struct Buffers {
@@ -31,7 +36,7 @@ pub(super) struct Buffers {
     pub(super) ends: Buffer,
     /// As `ends`.
     pub(super) sums: Buffer,
-    /// Logits of `chunk_tokens` tokens, f32.
+    /// Logits of `chunk_tokens` tokens, f32, rows [`logits_stride`] apart.
     pub(super) logits: Buffer,
     pub(super) chunk_tokens: usize,
     /// Cross-entropy of each token, f32, (t).
@@ -75,7 +80,7 @@ pub(super) struct GradientBuffers {
     pub(super) xz: Buffer,
     /// Of dt before its projection, B, C.
     pub(super) x_dbl: Buffer,
-    /// Of the logits of a chunk.
+    /// Of the logits of a chunk, rows as far apart as theirs.
     pub(super) logits: Buffer,
     pub(super) partial_norm: Buffer,
     pub(super) partial_conv: Buffer,
@@ -104,7 +109,7 @@ impl Buffers {
     fn new(gpu: &Gpu, c: &MambaConfig, number: Number, (b, l): (usize, usize), keeps: bool) -> Self {
         let t = b * l;
         let shape = Shape { b, l, d_inner: c.d_inner, d_conv: c.d_conv, dt_rank: c.dt_rank };
-        let (d, di, v) = (c.d_model, c.d_inner, c.vocab_size);
+        let (d, di, stride) = (c.d_model, c.d_inner, logits_stride(c));
         let cells = if shape.segments() > 1 { b * shape.segments() * di } else { 0 };
         let kept = |len: usize| if keeps { len } else { 0 };
         let layer = |_| LayerBuffers {
@@ -115,7 +120,7 @@ impl Buffers {
             checkpoints: gpu.alloc(Number::F32, kept(shape.checkpoints_len())),
         };
         let batch = DeviceBatch::new(gpu, c, t);
-        let chunk_tokens = (CHUNK_LOGITS / v).clamp(1, CHUNK_TOKENS).min(t);
+        let chunk_tokens = (CHUNK_LOGITS / stride).clamp(1, CHUNK_TOKENS).min(t);
         let segments = shape.segments();
         let gradients = keeps.then(|| GradientBuffers {
             residual: gpu.alloc(Number::F32, t * d),
@@ -125,7 +130,7 @@ impl Buffers {
             conv: gpu.alloc(number, t * di),
             xz: gpu.alloc(number, t * 2 * di),
             x_dbl: gpu.alloc(number, t * c.x_proj_width()),
-            logits: gpu.alloc(number, chunk_tokens * v),
+            logits: gpu.alloc(number, chunk_tokens * stride),
             partial_norm: gpu.alloc(Number::F32, Gpu::norm_partial_rows(t) * d),
             partial_conv: gpu.alloc(Number::F32, shape.conv_partial_len()),
             partial_bc: gpu.alloc(Number::F32, shape.scan_tiles() * t * 2 * D_STATE),
@@ -142,7 +147,7 @@ impl Buffers {
             y: gpu.alloc(number, t * di),
             ends: gpu.alloc(Number::F32, cells * D_STATE),
             sums: gpu.alloc(Number::F32, cells),
-            logits: gpu.alloc(Number::F32, chunk_tokens * v),
+            logits: gpu.alloc(Number::F32, chunk_tokens * stride),
             chunk_tokens,
             losses: gpu.alloc(Number::F32, t),
             loss: gpu.alloc(Number::F64, 1),

@@ -88,7 +88,7 @@ fn prefill(gpu: &Gpu, weights: &Weights, slot: &mut Option<Buffers>, prompt: &[T
         buffers.batch.write_inputs(gpu, c, part, &vec![false; part.len()], part.len());
         forward::forward(gpu, weights, buffers, &state);
         if i == last {
-            gpu.copy(logits.span(), forward::logits(gpu, weights, buffers, part.len() - 1, 1));
+            gpu.copy(logits.span(), forward::logits(gpu, weights, buffers, part.len() - 1, 1).part(0, c.vocab_size));
         }
     }
     Prefilled { state, logits }

@@ -1,6 +1,6 @@
 //! The blocks forward, and the head.
 
-use super::buffers::{Buffers, DeviceState, LayerBuffers};
+use super::buffers::{Buffers, DeviceState, LayerBuffers, logits_stride};
 use super::gpu::{Gpu, GpuMatrix, Span};
 use super::kernels::{Conv, D_STATE, Scan};
 use super::weights::Weights;
@@ -81,13 +81,13 @@ pub(super) fn scan(weights: &Weights, layer: usize, buffers: &Buffers, own: &Lay
     }
 }
 
-/// The logits of the tokens from the `first`-th on, `tokens` of them, to the beginning of `buffers.logits`.
+/// The logits of the tokens from the `first`-th on, `tokens` of them, to the beginning of `buffers.logits`, [`logits_stride`] apart.
 pub(super) fn logits(gpu: &Gpu, weights: &Weights, buffers: &Buffers, first: usize, tokens: usize) -> Span {
     let c = weights.config();
     let hidden = GpuMatrix::new(buffers.normed.part(first * c.d_model, tokens * c.d_model), tokens, c.d_model);
     let table = weights.matrix(weights.layout.embedding, c.vocab_size, c.d_model);
-    let ret = buffers.logits.part(0, tokens * c.vocab_size);
-    gpu.multiply(GpuMatrix::new(ret, tokens, c.vocab_size), hidden, table.t(), false);
+    let ret = buffers.logits.part(0, tokens * logits_stride(c));
+    gpu.multiply(GpuMatrix::strided(ret, tokens, c.vocab_size, logits_stride(c)), hidden, table.t(), false);
     ret
 }
 
@@ -102,7 +102,14 @@ pub(super) fn loss(gpu: &Gpu, weights: &Weights, buffers: &Buffers) {
     for (first, tokens) in chunks(buffers) {
         let logits = logits(gpu, weights, buffers, first, tokens);
         let targets = buffers.batch.targets.part(first, tokens);
-        gpu.cross_entropy(logits, targets, Span::NONE, buffers.losses.part(first, tokens), Span::NONE);
+        gpu.cross_entropy(
+            logits,
+            targets,
+            Span::NONE,
+            buffers.losses.part(first, tokens),
+            Span::NONE,
+            weights.config().vocab_size,
+        );
     }
     gpu.total(buffers.losses.span(), buffers.loss.span());
 }

@@ -13,8 +13,10 @@ use std::sync::Arc;
 use cudarc::cublas::{self, sys as blas};
 use cudarc::driver::{CudaContext, CudaGraph, CudaStream, result, sys};
 
+use sys::CUmemPool_attribute_enum as PoolFigure;
+
 use super::images;
-use crate::device::Gpu as GpuInfo;
+use crate::device::{DeviceFailure, Gpu as GpuInfo};
 
 /// The CUDA version that the kernels were compiled by, as the driver counts: 13.0.
 const DRIVER_VERSION_MIN: i32 = 13_000;
@@ -22,6 +24,8 @@ const DRIVER_VERSION_MIN: i32 = 13_000;
 const CAPABILITY_MIN: (i32, i32) = (8, 0);
 /// Scratch of the matrix products: what NVIDIA recommends for compute capability 9.0, and enough for the others.
 const WORKSPACE_BYTES: usize = 32 << 20;
+/// Blocks of a grid in its second and third dimension, at most (CUDA C++ Programming Guide, technical specifications).
+const GRID_ROWS_MAX: usize = 65_535;
 
 /// Why a GPU cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -135,10 +139,7 @@ fn check_capability(name: &str, capability: (i32, i32)) -> Result<(), CudaError>
 }
 
 fn driver(what: &'static str) -> impl Fn(result::DriverError) -> CudaError {
-    move |e| {
-        let why = e.error_string().ok().map(|s| s.to_string_lossy().into_owned());
-        CudaError::Driver { what, why: why.unwrap_or_else(|| format!("{:?}", e.0)) }
-    }
+    move |e| CudaError::Driver { what, why: words(e) }
 }
 
 /// What a number in device memory is.
@@ -244,6 +245,12 @@ impl Span {
 
     pub(super) fn number(&self) -> Number {
         self.number
+    }
+
+    /// Whether any byte belongs to both.
+    pub(super) fn overlaps(&self, other: &Span) -> bool {
+        let end = |span: &Span| span.ptr + (span.len * span.number.bytes()) as u64;
+        self.ptr < end(other) && other.ptr < end(self)
     }
 
     /// `len` numbers from the `at`-th on.
@@ -354,6 +361,23 @@ struct Inner {
     stream: Arc<CudaStream>,
 }
 
+/// The pool that allocations on the device come from.
+fn pool(context: &CudaContext) -> Result<sys::CUmemoryPool, result::DriverError> {
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: writes a handle; the device is one that is open, and the pool lives as long as it.
+    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()) }.result()?;
+    Ok(pool)
+}
+
+/// Has the pool keep what is freed: by default each wait for the device gives it back to the system, and the next small buffer has to be
+/// asked for again.
+fn keep_freed(context: &CudaContext) -> Result<(), result::DriverError> {
+    let mut threshold = u64::MAX;
+    let what = PoolFigure::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the threshold is a 64-bit number, which the call reads.
+    unsafe { sys::cuMemPoolSetAttribute(pool(context)?, what, (&raw mut threshold).cast()) }.result()
+}
+
 /// A device with its kernels loaded, and the stream that all work of one engine goes to.
 pub(super) struct Gpu {
     inner: Arc<Inner>,
@@ -389,6 +413,7 @@ impl Gpu {
         // SAFETY: no slice of cudarc's is used here, so there is nothing to be tracked.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(driver("making a stream"))?;
+        keep_freed(&context).map_err(driver("opening the device's memory"))?;
         let mut gpu = Self {
             inner: Arc::new(Inner { context, stream }),
             blas: std::ptr::null_mut(),
@@ -443,16 +468,35 @@ impl Gpu {
         must(self.inner.context.bind_to_thread(), "switching to the device");
     }
 
-    /// Bytes of device memory that are free now.
+    /// Bytes of device memory that can be had now: free ones, and those that the driver keeps for this process.
     pub(super) fn free_bytes(&self) -> usize {
         self.bind();
-        self.inner.context.mem_get_info().map_or(0, |(free, _)| free)
+        let free = self.inner.context.mem_get_info().map_or(0, |(free, _)| free);
+        let [reserved, used] =
+            [PoolFigure::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, PoolFigure::CU_MEMPOOL_ATTR_USED_MEM_CURRENT]
+                .map(|of| self.pool(of));
+        free + reserved.saturating_sub(used) as usize
+    }
+
+    /// The most bytes that this process has held at a time.
+    pub(super) fn peak_bytes(&self) -> u64 {
+        self.bind();
+        self.pool(PoolFigure::CU_MEMPOOL_ATTR_USED_MEM_HIGH)
+    }
+
+    /// A figure of the pool that allocations come from; 0 where it cannot be had.
+    fn pool(&self, figure: PoolFigure) -> u64 {
+        let mut ret = 0u64;
+        if let Ok(pool) = pool(&self.inner.context) {
+            // SAFETY: the figures asked for are 64-bit numbers, which the call writes.
+            let _ = unsafe { sys::cuMemPoolGetAttribute(pool, figure, (&raw mut ret).cast()) };
+        }
+        ret
     }
 
     /// Memory for `len` numbers, of any content.
     ///
-    /// # Panics
-    /// When the device has not so much; the message says how much it has.
+    /// A device that has not so much is a [`DeviceFailure`].
     pub(super) fn alloc(&self, number: Number, len: usize) -> Buffer {
         let bytes = len * number.bytes();
         let ptr = if bytes == 0 {
@@ -460,13 +504,12 @@ impl Gpu {
         } else {
             self.bind();
             // SAFETY: plain allocation; nothing reads it before it is written, which the order of launches sees to.
-            unsafe { result::malloc_async(self.inner.stream.cu_stream(), bytes) }.unwrap_or_else(|e| {
-                panic!(
-                    "{} has no {} MiB of memory left ({e:?}; {} MiB are free): fewer rows or shorter ones need less",
-                    self.info.name,
-                    bytes >> 20,
-                    self.free_bytes() >> 20,
-                )
+            unsafe { result::malloc_async(self.inner.stream.cu_stream(), bytes) }.unwrap_or_else(|e| match e.0 {
+                sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                    let (asked_mib, free_mib) = (bytes.div_ceil(1 << 20), self.free_bytes() >> 20);
+                    DeviceFailure::OutOfMemory { name: self.info.name.clone(), asked_mib, free_mib }.raise()
+                }
+                _ => must(Err(e), "allocating memory"),
             })
         };
         Buffer { gpu: Arc::clone(&self.inner), ptr, number, len }
@@ -555,6 +598,10 @@ impl Gpu {
         if grid.0 == 0 || grid.1 == 0 || grid.2 == 0 {
             return;
         }
+        let count = grid.1.max(grid.2);
+        if count > GRID_ROWS_MAX {
+            DeviceFailure::TooMany { count, max: GRID_ROWS_MAX }.raise();
+        }
         // Each argument lies in eight bytes of its own; the driver takes as many of them as the kernel's parameter has.
         let mut values = self.arguments.borrow_mut();
         values.clear();
@@ -607,7 +654,7 @@ impl Gpu {
             )
         };
         if let Err(e) = done {
-            panic!("a product on the device failed: {:?}", e.0);
+            DeviceFailure::Failed { what: "a product", why: format!("{:?}", e.0) }.raise();
         }
     }
 
@@ -643,7 +690,13 @@ impl Drop for Gpu {
     }
 }
 
-/// The result, or a panic that says what went wrong on the device: nothing of what it computes can be trusted then.
+/// The result; what went wrong on the device is a [`DeviceFailure`].
 fn must<T>(result: Result<T, result::DriverError>, what: &'static str) -> T {
-    result.unwrap_or_else(|e| panic!("{}", driver(what)(e)))
+    result.unwrap_or_else(|e| DeviceFailure::Failed { what, why: words(e) }.raise())
+}
+
+/// An error in the driver's words.
+fn words(e: result::DriverError) -> String {
+    let words = e.error_string().ok().map(|s| s.to_string_lossy().into_owned());
+    words.unwrap_or_else(|| format!("{:?}", e.0))
 }

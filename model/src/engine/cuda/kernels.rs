@@ -481,12 +481,20 @@ impl Gpu {
 
     /// The cross-entropy of each of `targets`, which are below `vocab_size` or IGNORE, to `losses`; its derivative times `scale` to
     /// `d_logits`, unless none.
-    pub(super) fn cross_entropy(&self, logits: Span, targets: Span, scale: Span, losses: Span, d_logits: Span) {
-        let (rows, vocab_size) = (targets.len(), logits.len() / targets.len());
-        assert!(logits.len() == rows * vocab_size && losses.len() == rows, "cross_entropy");
+    pub(super) fn cross_entropy(
+        &self,
+        logits: Span,
+        targets: Span,
+        scale: Span,
+        losses: Span,
+        d_logits: Span,
+        vocab_size: usize,
+    ) {
+        let (rows, stride) = (targets.len(), logits.len() / targets.len());
+        assert!(logits.len() == rows * stride && vocab_size <= stride && losses.len() == rows, "cross_entropy");
         assert!(d_logits.len() == 0 || (d_logits.len() == logits.len() && scale.len() == 1), "cross_entropy");
         let name = if d_logits.number() == Number::Bf16 { "cross_entropy_bf16" } else { "cross_entropy_f32" };
-        let args = args![logits, targets, scale, losses, d_logits, vocab_size];
+        let args = args![logits, targets, scale, losses, d_logits, vocab_size, stride];
         // SAFETY: the kernel's arguments, of the lengths that were checked; the caller has checked the targets.
         unsafe { self.launch(name, (rows, 1, 1), (THREADS, 1), args) };
     }

@@ -11,6 +11,7 @@
 //! | `weights`, `batch`, `buffers` | what lies in device memory |
 //! | `forward`, `backward` | the passes |
 //! | `learner` | gradients and AdamW on the device |
+//! | `probe` | what the device can do at most |
 //! | `decoder`, `step`, `sampler` | the streams of a generator on the device, a token for each, the draw of the next |
 
 mod backward;
@@ -23,6 +24,7 @@ mod gpu;
 #[allow(unsafe_code)]
 mod kernels;
 mod learner;
+mod probe;
 mod sampler;
 mod step;
 #[cfg(test)]
@@ -45,6 +47,7 @@ use weights::Weights;
 pub use decoder::CudaDecoder;
 pub use gpu::{CudaError, devices};
 pub use learner::CudaLearner;
+pub use probe::CudaProbe;
 
 /// Mamba-1 on a GPU.
 #[derive(Debug)]
@@ -154,7 +157,10 @@ impl Mamba for CudaEngine {
         self.infer(tokens, &vec![false; tokens.len()], state, |gpu, weights, buffers| {
             for (first, tokens) in forward::chunks(buffers) {
                 let logits = forward::logits(gpu, weights, buffers, first, tokens);
-                gpu.read(logits, &mut ret[first * v..(first + tokens) * v]);
+                let mut rows = vec![0.0; logits.len()];
+                gpu.read(logits, &mut rows);
+                let to = ret[first * v..(first + tokens) * v].chunks_exact_mut(v);
+                to.zip(rows.chunks_exact(rows.len() / tokens)).for_each(|(to, row)| to.copy_from_slice(&row[..v]));
             }
         });
         ret

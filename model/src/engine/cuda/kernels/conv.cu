@@ -77,7 +77,8 @@ extern "C" __global__ void conv_window_bf16(const bf16 *xz, float *window, const
 }
 
 // d_y is the gradient of the output. Writes that of x into the first half of d_xz's rows, and what these tokens give to the
-// gradients of weights (newest tap first) and bias to partial, (b * tiles, TAPS_MAX + 1, d_inner).
+// gradients of weights (newest tap first) and bias to partial, (b * tiles, TAPS_MAX + 1, d_inner). d_xz is another buffer than xz: a block
+// reads xz of the tokens after its tile, and before it, while other blocks write their tiles of d_xz.
 template <class T>
 __device__ __forceinline__ void conv_backward(const T *xz, const float *weight, const float *bias, const float *window,
                                               const unsigned char *reach, const T *d_y, T *d_xz, float *partial, int l, int d_inner,

@@ -253,6 +253,7 @@ impl Gpu {
         streams: (usize, usize),
     ) {
         let (count, width) = (places.len() / 2, from.len() / (layers * streams.0).max(1));
+        assert!(!from.overlaps(&to), "blocks read what others write");
         assert!(from.len() == layers * streams.0 * width && to.len() == layers * streams.1 * width, "move_streams");
         assert!(
             from.number() == Number::F32 && to.number() == Number::F32 && places.number() == Number::U32,

@@ -36,14 +36,15 @@ extern "C" __global__ void embed_table(const float *partial, const unsigned *of_
 
 #define IGNORE 0xffffffffu
 
-// Cross-entropy of one token's logits, in nats, and, where d_logits is not null, its derivative times *scale. A block has one row.
+// Cross-entropy of one token's logits, in nats, and, where d_logits is not null, its derivative times *scale. A block has one row; rows
+// begin `stride` numbers apart.
 template <class T>
 __device__ __forceinline__ void cross_entropy(const float *logits, const unsigned *targets, const float *scale, float *losses, T *d_logits,
-                                              int vocab_size) {
+                                              int vocab_size, int stride) {
     __shared__ float scratch[WARP];
-    const float *row = logits + (size_t)blockIdx.x * vocab_size;
+    const float *row = logits + (size_t)blockIdx.x * stride;
     unsigned target = targets[blockIdx.x];
-    T *to = d_logits ? d_logits + (size_t)blockIdx.x * vocab_size : nullptr;
+    T *to = d_logits ? d_logits + (size_t)blockIdx.x * stride : nullptr;
     if (target == IGNORE) {
         if (to) for (int v = threadIdx.x; v < vocab_size; v += blockDim.x) store(to + v, 0.0f);
         if (threadIdx.x == 0) losses[blockIdx.x] = 0.0f;
@@ -65,10 +66,10 @@ __device__ __forceinline__ void cross_entropy(const float *logits, const unsigne
 }
 
 extern "C" __global__ void cross_entropy_f32(const float *logits, const unsigned *targets, const float *scale, float *losses,
-                                             float *d_logits, int vocab_size) {
-    cross_entropy(logits, targets, scale, losses, d_logits, vocab_size);
+                                             float *d_logits, int vocab_size, int stride) {
+    cross_entropy(logits, targets, scale, losses, d_logits, vocab_size, stride);
 }
 extern "C" __global__ void cross_entropy_bf16(const float *logits, const unsigned *targets, const float *scale, float *losses,
-                                              bf16 *d_logits, int vocab_size) {
-    cross_entropy(logits, targets, scale, losses, d_logits, vocab_size);
+                                              bf16 *d_logits, int vocab_size, int stride) {
+    cross_entropy(logits, targets, scale, losses, d_logits, vocab_size, stride);
 }

@@ -26,6 +26,10 @@ __device__ __forceinline__ void load_bc(const T *x_dbl, float (*bc)[2 * SCAN_STA
     }
 }
 
+// What is left of a state after a segment whose dt sum to `sum`; nothing where a sample starts in it, which is a sum of infinity (times
+// an A that is zero in f32 it would be no number).
+__device__ __forceinline__ float decay_over(float sum, float a2) { return sum < INFINITY ? exp2f(sum * a2) : 0.0f; }
+
 // The sum of x over the four threads of a channel, in each of them.
 __device__ __forceinline__ float quad_sum(float x) {
     x += __shfl_xor_sync(FULL_WARP, x, 1);

@@ -262,7 +262,7 @@ extern "C" __global__ void scan_join_backward(const float *a_log, const float *s
         size_t at = (size_t)row * segments + segment;
         float begin = segment > 0 ? begins[at * per_row + cell] : 0.0f;
         begins[at * per_row + cell] = dh;
-        if (segment > 0) dh = fmaf(exp2f(sums[at * d_inner + channel] * a2), dh, begin);
+        if (segment > 0) dh = fmaf(decay_over(sums[at * d_inner + channel], a2), dh, begin);
     }
 }
 

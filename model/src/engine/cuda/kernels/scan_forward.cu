@@ -153,6 +153,6 @@ extern "C" __global__ void scan_join(const float *state, const float *a_log, con
         bool is_last = segment == segments - 1;
         float end = is_last ? 0.0f : ends[at * per_row + cell];
         ends[at * per_row + cell] = h;
-        if (!is_last) h = fmaf(exp2f(sums[at * d_inner + channel] * a2), h, end);
+        if (!is_last) h = fmaf(decay_over(sums[at * d_inner + channel], a2), h, end);
     }
 }
