@@ -60,9 +60,8 @@ prepare() {
     find_nvcc
     export NVCC
     local tests to=$1 name
-    # The selection of packages and features that packaging/test.sh builds.
-    local args=(--release --workspace --features wiremamba-tests/cuda,wiremamba-plugin/cuda)
-    cargo build "${args[@]}" --bin wiremamba || exit 1
+    local args=(--release -p wiremamba-model -p wiremamba-tests --features wiremamba-tests/cuda)
+    cargo build "${args[@]}" -p wiremamba-daemon --bin wiremamba || exit 1
     tests=$(cargo test "${args[@]}" --no-run --lib --message-format json 2>/dev/null |
         sed -n 's/.*"name":"wiremamba_model".*"executable":"\([^"]*\)".*/\1/p' | tail -1)
     [ -x "$tests" ] || die "cargo made no tests of wiremamba-model"
@@ -113,7 +112,7 @@ cublas
 # Last, so that nothing of the machine's own is replaced for the peers.
 ours=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$BUILT/lib
 
-begun=$SECONDS
+begun=$SECONDS failed=''
 wanted() { [ -z "$ONLY" ] || [[ ",$ONLY," == *",$1,"* ]]; }
 
 # step NAME LIMIT_S COMMAND...: runs it with what is left of the budget at most, and writes its line: exit status (124: out of time),
@@ -134,7 +133,10 @@ step() {
     printf '{"step":"%s","exit":%s,"seconds":%.1f,"result":%s}\n' "$name" "$status" \
         "$(awk -v a="$at" -v b="$(date +%s.%N)" 'BEGIN { print b - a }')" "${result:-null}" >>"$OUT/results.jsonl"
     tail -1 "$OUT/results.jsonl" >&2
-    [ "$status" = 0 ] || tail -5 "$OUT/$name.err" >&2
+    [ "$status" = 0 ] && return
+    tail -5 "$OUT/$name.err" >&2
+    # A peer that fails says nothing of the engine.
+    [[ $name == *-peer ]] || failed="$failed $name"
     return "$status"
 }
 skip() { printf '{"step":"%s","exit":null,"why":"%s"}\n' "$1" "$2" | tee -a "$OUT/results.jsonl" >&2; }
@@ -143,10 +145,10 @@ export -f wm
 export program ours DEVICE SMALL_DATA work
 
 if [ "$SMOKE" = 1 ]; then
-    PRESET=tiny TRAINED=(1x96 2x32 3x16) DECODED=(1 9 16) STREAMS=16 FLOWS=16 SMALL=tiny STEPS=2 RESUMED=12 PEER_TOKENS=(--no-compile --device cpu)
+    PRESET=tiny TRAINED=(1x96 2x32 3x16) DECODED=(1 9 16) STREAMS=9 FLOWS=9 PACKETS=4 SMALL=tiny STEPS=2 RESUMED=12 PEER_TOKENS=(--no-compile --device cpu)
     UNIT=engine::cuda::tests::a_ SANITIZED=engine::cuda::tests::ops::norm
 else
-    PRESET=paper TRAINED=(1x50000 8x4096 32x1024) DECODED=(1 64 1024) STREAMS=1024 FLOWS=4096 SMALL=small STEPS=5 RESUMED=300 PEER_TOKENS=(--device "$DEVICE")
+    PRESET=paper TRAINED=(1x50000 8x4096 32x1024) DECODED=(1 64 1024) STREAMS=1024 FLOWS=4096 PACKETS=30 SMALL=small STEPS=5 RESUMED=300 PEER_TOKENS=(--device "$DEVICE")
     UNIT=engine::cuda SANITIZED=engine::cuda::tests::ops
 fi
 
@@ -230,8 +232,8 @@ if wanted generate; then
     step generate 90 bash -c '
         export LD_LIBRARY_PATH=$ours
         eval "${learn/--precision f32/--precision bf16}" --steps 2 --out "$work/model" --device "$DEVICE" >"$work/model.json" || exit 1
-        "$program" bench generate --model "$work/model" --device "$DEVICE" --streams "$1" --flows "$2" --flow-packets-max 30 --json
-    ' - "$STREAMS" "$FLOWS"
+        "$program" bench generate --model "$work/model" --device "$DEVICE" --streams "$1" --flows "$2" --flow-packets-max "$3" --json
+    ' - "$STREAMS" "$FLOWS" "$PACKETS"
 fi
 for tool in memcheck racecheck; do
     wanted "$tool" || continue
@@ -249,4 +251,4 @@ if [ -n "$MINUTES" ] && wanted train; then
     cp "$work"/long/curve.jsonl "$OUT/" 2>/dev/null
 fi
 say "$((SECONDS - begun)) s; results in $OUT/results.jsonl"
-! grep -q '"exit":[1-9]' "$OUT/results.jsonl"
+[ -z "$failed" ] || die "failed:$failed"

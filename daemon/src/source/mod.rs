@@ -123,7 +123,7 @@ pub enum Next {
 #[non_exhaustive]
 pub enum SourceError {
     /// The GPU that packets were generated on stopped; the source is of no use any more.
-    #[error(transparent)]
+    #[error("no more packets come from the model")]
     Device(#[from] DeviceFailure),
     /// The file cannot be opened or read at all.
     #[error("cannot open capture {name}")]
