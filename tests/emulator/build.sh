@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the emulated driver (libcuda.so.1), the emulated cuBLAS (libcublas.so.13) and, for them, CUDA sources.
+# Builds the emulated driver (libcuda.so.1), cuBLAS (libcublas.so.13) and NCCL (libnccl.so.2) and, for them, CUDA sources.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -59,7 +59,7 @@ up_to_date() {
 
 core=("$here"/{settings,memory,machine,streams,driver,races}.cpp)
 headers=("$here"/*.h "$here"/include/*.h)
-if ! up_to_date core "${core[@]}" "$here/cublas.cpp" "${headers[@]}"; then
+if ! up_to_date core "${core[@]}" "$here"/{cublas,nccl}.cpp "${headers[@]}"; then
     temporary=$(mktemp -d "$out/build.XXXXXX")
     for file in "${core[@]}"; do
         "$CXX" "${flags[@]}" -c -o "$temporary/$(basename "$file" .cpp).o" "$file" &
@@ -70,6 +70,8 @@ if ! up_to_date core "${core[@]}" "$here/cublas.cpp" "${headers[@]}"; then
     "$CXX" -shared -pthread -Wl,-soname,libcuda.so.1 -Wl,-z,defs -o "$temporary/libcuda.so.1" "$temporary"/*.o -ldl
     "$CXX" "${flags[@]}" -O3 -shared -Wl,-soname,libcublas.so.13 -Wl,-rpath,'$ORIGIN' -Wl,-z,defs -o "$temporary/libcublas.so.13" \
         "$here/cublas.cpp" "$temporary/libcuda.so.1"
+    "$CXX" "${flags[@]}" -shared -Wl,-soname,libnccl.so.2 -Wl,-rpath,'$ORIGIN' -Wl,-z,defs -o "$temporary/libnccl.so.2" \
+        "$here/nccl.cpp" "$temporary/libcuda.so.1" -lrt
     mv "$temporary"/lib*.so.* "$out"
     rm -rf "$temporary"
     # Programs that look for the bare names find these before the machine's own.

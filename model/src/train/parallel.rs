@@ -20,6 +20,12 @@ pub trait AllReduce: Send {
 
     /// As [`sum_f32`](Self::sum_f32).
     fn sum_f64(&self, numbers: &mut [f64]);
+
+    /// What sums numbers that lie in a GPU's memory, where the processes have joined by it.
+    #[cfg(feature = "nccl")]
+    fn nccl(&self) -> Option<&crate::engine::cuda::Nccl> {
+        None
+    }
 }
 
 /// The rows of a batch of `batch` rows that process `rank` of `size` takes; `size` divides `batch`.

@@ -4,6 +4,7 @@ mod curve;
 mod prepare;
 mod report;
 mod steps;
+mod together;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use wiremamba_model::codec::wire::STRINGS_DEFAULT;
 use wiremamba_model::device::Device;
 use wiremamba_model::engine::{self, Precision};
 use wiremamba_model::mamba::{MambaConfig, Params, Preset};
-use wiremamba_model::train::{AllReduce, Dataset, TrainOptions, TrainState, Trainer};
+use wiremamba_model::train::{Dataset, TrainOptions, TrainState, Trainer};
 
 use super::model_args::{CodecArg, PresetArg};
 use super::{Context, Misuse, print_json, progress};
@@ -26,11 +27,11 @@ use crate::job::corpus::{Corpus, CorpusArgs, Sample};
 use crate::job::model::Model;
 use crate::job::plan::PlanArgs;
 use crate::job::ranges;
-use crate::sys::mpi::World;
 use curve::Curve;
 use prepare::{baselines, fit_codec, log_counters, plan, train_options};
 use report::{Summary, measured, print_summary};
 use steps::Run;
+use together::Party;
 
 /// `wiremamba train`
 #[derive(Debug, Args)]
@@ -66,7 +67,7 @@ pub(super) struct TrainArgs {
     /// Where to compute: auto, cpu or cuda:N
     #[arg(long, default_value = "auto")]
     device: Device,
-    /// Learn together with the other processes that a launcher (mpirun, srun) has started: each takes its share of the rows of --batch
+    /// Learn together with the other processes that a launcher (mpirun, srun, torchrun) has started: each takes its share of the rows of --batch
     #[arg(long, value_enum, conflicts_with = "minutes")]
     parallel: Option<ParallelArg>,
     /// Stop after this many steps
@@ -153,8 +154,10 @@ impl PrecisionArg {
 /// `--parallel`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ParallelArg {
-    /// Open MPI or MPICH, loaded when asked for
+    /// Open MPI or MPICH, loaded when asked for: sums in memory
     Mpi,
+    /// NVIDIA's NCCL, loaded when asked for: a GPU each, sums between them; processes as torchrun, Slurm or MPI start them
+    Nccl,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -186,13 +189,14 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
     if args.codec == CodecArg::Bytes && args.corpus.sample == Sample::Session {
         return Err(Misuse("--codec bytes cannot tell flows apart; leave --sample session away".into()).into());
     }
-    let world = args.parallel.map(|ParallelArg::Mpi| World::join()).transpose()?;
-    let (rank, processes) = world.as_ref().map_or((0, 1), |world| (world.rank(), world.size()));
+    let party = Party::meet(args.parallel)?;
+    let (rank, processes) = party.place();
     // The first of several processes speaks and saves for all.
     let is_leader = rank == 0;
     let context = &Context { quiet: context.quiet || !is_leader, ..context.clone() };
     let (device, named) = prepare::device(args.device, processes)?;
     tracing::info!(device = named, rank, processes, "computing on");
+    let world = party.join(device)?;
     // Opened first: a folder that cannot be written to, or that another run holds, should not cost an epoch to find out.
     let store = is_leader.then(|| Store::open(&args.out, args.keep_checkpoints)).transpose()?;
     let resumed = if args.resume { Some(Resumed::load(&args.out)?) } else { None };
@@ -233,7 +237,7 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
     let learner = engine::learner(params, device, options.precision, options.batch / processes, options.adamw)?;
     let mut trainer = match world {
         None => Trainer::with_learner(learner, Arc::new(train), options)?,
-        Some(world) => Trainer::in_parallel(learner, Arc::new(train), options, Box::new(world))?,
+        Some(world) => Trainer::in_parallel(learner, Arc::new(train), options, world)?,
     };
     if let Some(resumed) = resumed {
         trainer.restore(resumed.state).context("cannot carry on where the checkpoint stopped")?;

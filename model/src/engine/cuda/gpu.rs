@@ -40,6 +40,12 @@ pub enum CudaError {
          package nvidia-cublas; put their folder in LD_LIBRARY_PATH)"
     )]
     NoCublas,
+    /// No NCCL.
+    #[error(
+        "NCCL was not found (libnccl.so.2; it comes with NVIDIA's packages libnccl2 and with the Python package nvidia-nccl-cu13; put its \
+         folder in LD_LIBRARY_PATH)"
+    )]
+    NoNccl,
     /// A driver without a device.
     #[error("the NVIDIA driver sees no GPU")]
     NoDevice,
@@ -466,6 +472,18 @@ impl Gpu {
     /// Makes the device the current one of this thread; to be called where work begins.
     pub(super) fn bind(&self) {
         must(self.inner.context.bind_to_thread(), "switching to the device");
+    }
+
+    /// As [`bind`](Self::bind), where nothing can be done about an error.
+    #[cfg(feature = "nccl")]
+    pub(super) fn bind_if_there(&self) {
+        let _ = self.inner.context.bind_to_thread();
+    }
+
+    /// Where `span` lies and the stream that works on it, for a library that takes both.
+    #[cfg(feature = "nccl")]
+    pub(super) fn address(&self, span: Span) -> (*mut c_void, *mut c_void) {
+        (span.ptr as *mut c_void, self.inner.stream.cu_stream().cast())
     }
 
     /// Bytes of device memory that can be had now: free ones, and those that the driver keeps for this process.

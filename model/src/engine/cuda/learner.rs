@@ -97,8 +97,13 @@ impl Learner for CudaLearner {
         accumulate(gpu, weights, &mut self.buffers, batch, scale, &self.carried, &self.gradients)
     }
 
-    /// Through the host's memory.
+    /// By NCCL where the processes have joined by it, else through the host's memory.
     fn reduce_gradients(&mut self, all: &dyn AllReduce) {
+        #[cfg(feature = "nccl")]
+        if let Some(nccl) = all.nccl() {
+            self.engine.gpu.bind();
+            return nccl.sum(&self.engine.gpu, self.gradients.span());
+        }
         let mut gradients = self.read(&self.gradients);
         all.sum_f32(&mut gradients);
         self.engine.gpu.write(self.gradients.span(), &gradients);

@@ -11,6 +11,7 @@
 //! | `weights`, `batch`, `buffers` | what lies in device memory |
 //! | `forward`, `backward` | the passes |
 //! | `learner` | gradients and AdamW on the device |
+//! | `nccl` (feature of that name) | sums over several GPUs |
 //! | `probe` | what the device can do at most |
 //! | `decoder`, `step`, `sampler` | the streams of a generator on the device, a token for each, the draw of the next |
 
@@ -24,6 +25,9 @@ mod gpu;
 #[allow(unsafe_code)]
 mod kernels;
 mod learner;
+#[cfg(feature = "nccl")]
+#[allow(unsafe_code)]
+mod nccl;
 mod probe;
 mod sampler;
 mod step;
@@ -47,6 +51,8 @@ use weights::Weights;
 pub use decoder::CudaDecoder;
 pub use gpu::{CudaError, devices};
 pub use learner::CudaLearner;
+#[cfg(feature = "nccl")]
+pub use nccl::{Nccl, NcclId, nccl_id};
 pub use probe::CudaProbe;
 
 /// Mamba-1 on a GPU.
