@@ -94,7 +94,7 @@ pub struct SamplingArgs {
     /// Where to compute: auto, cpu or cuda:N
     #[arg(long, default_value = "auto")]
     pub device: Device,
-    /// How weights are held: changes speed and memory, and at the edges between tokens what is drawn. Every CPU has all of them
+    /// How weights are held: auto, f32, bf16 or int8; less is faster, and at the edges between tokens other ones are drawn
     #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
     pub precision: PrecisionArg,
     /// Who the traffic is between.
