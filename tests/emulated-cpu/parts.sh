@@ -33,20 +33,20 @@ bochs() {
     fi
 }
 
-# Unpacks Debian's packages into $out/root; nothing is installed.
+# Unpacks Debian's packages into $out/unpacked; nothing is installed.
 parts() {
-    [ -f "$out/root/complete" ] && return
+    [ -f "$out/unpacked/complete" ] && return
     local kernel
     kernel=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -1)
-    rm -rf "$out/debs" "$out/root"
-    mkdir "$out/debs" "$out/root"
+    rm -rf "$out/debs" "$out/unpacked"
+    mkdir "$out/debs" "$out/unpacked"
     (cd "$out/debs" && apt-get download -qq "$kernel" busybox-static isolinux syslinux-common genisoimage cpio bochsbios vgabios 2>/dev/null)
     local deb
     for deb in "$out"/debs/*.deb; do
-        dpkg-deb --extract "$deb" "$out/root"
+        dpkg-deb --extract "$deb" "$out/unpacked"
     done
     rm -rf "$out/debs"
-    touch "$out/root/complete"
+    touch "$out/unpacked/complete"
 }
 
 # disc FOLDER PROGRAM ARGUMENT...: FOLDER/disc.iso boots into PROGRAM.
@@ -54,7 +54,7 @@ disc() {
     local folder=$1 program=$2 files=$1/files iso=$1/iso library
     shift 2
     mkdir -p "$files"/{bin,proc,sys,dev,tmp,lib64} "$iso"
-    cp "$out/root/bin/busybox" "$files/bin/"
+    cp "$out/unpacked/bin/busybox" "$files/bin/"
     strip --strip-debug -o "$files/bin/program" "$program"
     ldd "$program" | grep -o '/[^ ]*' | while read -r library; do
         mkdir -p "$files$(dirname "$library")"
@@ -63,9 +63,9 @@ disc() {
     printf '%q ' "$@" >"$files/arguments"
     cp "$here/init" "$files/init"
     chmod 755 "$files/init"
-    (cd "$files" && find . | "$out/root/bin/cpio" --quiet -o -H newc -R 0:0 | gzip -1 >"$iso/files")
-    cp "$out"/root/boot/vmlinuz-* "$iso/linux"
-    cp "$out/root/usr/lib/ISOLINUX/isolinux.bin" "$out/root/usr/lib/syslinux/modules/bios/ldlinux.c32" "$iso/"
+    (cd "$files" && find . | "$out/unpacked/bin/cpio" --quiet -o -H newc -R 0:0 | gzip -1 >"$iso/files")
+    cp "$out"/unpacked/boot/vmlinuz-* "$iso/linux"
+    cp "$out/unpacked/usr/lib/ISOLINUX/isolinux.bin" "$out/unpacked/usr/lib/syslinux/modules/bios/ldlinux.c32" "$iso/"
     cat >"$iso/isolinux.cfg" <<'END'
 serial 0 115200
 default tests
@@ -74,7 +74,7 @@ label tests
     kernel linux
     append initrd=files quiet console=ttyS0,115200 panic=-1 acpi=off clearcpuid=580 mitigations=off random.trust_cpu=on tsc=reliable
 END
-    "$out/root/usr/bin/genisoimage" -quiet -o "$folder/disc.iso" -b isolinux.bin -c boot.cat -no-emul-boot -boot-load-size 4 \
+    "$out/unpacked/usr/bin/genisoimage" -quiet -o "$folder/disc.iso" -b isolinux.bin -c boot.cat -no-emul-boot -boot-load-size 4 \
         -boot-info-table "$iso" 2>/dev/null
     rm -rf "$files" "$iso"
 }

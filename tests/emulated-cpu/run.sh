@@ -56,8 +56,8 @@ cat >"$work/bochsrc" <<END
 display_library: nogui
 cpu: model=$model, count=1, ips=20000000, reset_on_triple_fault=0, ignore_bad_msrs=1
 memory: guest=1024, host=1024
-romimage: file=$out/root/usr/share/bochs/BIOS-bochs-latest, options=fastboot
-vgaromimage: file=$out/root/usr/share/vgabios/vgabios.bin
+romimage: file=$out/unpacked/usr/share/bochs/BIOS-bochs-latest, options=fastboot
+vgaromimage: file=$out/unpacked/usr/share/vgabios/vgabios.bin
 clock: sync=none, time0=1700000000
 ata0-master: type=cdrom, path=$work/disc.iso, status=inserted
 boot: cdrom
