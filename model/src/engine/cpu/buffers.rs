@@ -2,7 +2,7 @@
 
 use crate::mamba::MambaConfig;
 
-use super::kernels::{HeadBuffers, Products, ScanArgs};
+use super::kernels::{HeadBuffers, Numbers, Products, ScanArgs};
 
 /// Buffers for `b` rows of `l` tokens; t counts all b * l tokens.
 #[derive(Debug)]
@@ -13,15 +13,15 @@ pub(super) struct Buffers {
     /// What the backward pass needs of each block; a single one, used over and over, when there is none to come.
     layers: Vec<LayerBuffers>,
     /// Residual stream, (t, d_model).
-    pub(super) residual: Vec<f32>,
+    pub(super) residual: Numbers,
     /// Normed residual stream, (t, d_model).
-    pub(super) normed: Vec<f32>,
+    pub(super) normed: Numbers,
     /// Convolved input, (t, d_inner).
-    pub(super) conv: Vec<f32>,
+    pub(super) conv: Numbers,
     /// dt before bias and softplus, (t, d_inner).
-    pub(super) dt: Vec<f32>,
+    pub(super) dt: Numbers,
     /// Gated output of the scan, (t, d_inner).
-    pub(super) y: Vec<f32>,
+    pub(super) y: Numbers,
     /// Tokens before each one in its sample, (t).
     pub(super) reach: Vec<u8>,
     pub(super) head: HeadBuffers,
@@ -33,30 +33,30 @@ pub(super) struct Buffers {
 #[derive(Debug)]
 pub(super) struct LayerBuffers {
     /// Residual stream before the block, (t, d_model); empty when not kept.
-    pub(super) residual: Vec<f32>,
+    pub(super) residual: Numbers,
     /// Input projection, (t, 2 d_inner).
-    pub(super) xz: Vec<f32>,
+    pub(super) xz: Numbers,
     /// dt before its projection, B, C, (t, dt_rank + 2 d_state).
-    pub(super) x_dbl: Vec<f32>,
+    pub(super) x_dbl: Numbers,
     /// Convolution window before each row, (b, d_conv - 1, d_inner).
-    pub(super) window: Vec<f32>,
+    pub(super) window: Numbers,
     /// States before each chunk; empty when not kept.
-    pub(super) checkpoints: Vec<f32>,
+    pub(super) checkpoints: Numbers,
 }
 
 /// Gradients on the way back.
 #[derive(Debug)]
 pub(super) struct GradientBuffers {
     /// Of the residual stream, (t, d_model).
-    pub(super) residual: Vec<f32>,
+    pub(super) residual: Numbers,
     /// Of the normed residual stream, (t, d_model).
-    pub(super) normed: Vec<f32>,
+    pub(super) normed: Numbers,
     /// Of the input projection, (t, 2 d_inner).
-    pub(super) xz: Vec<f32>,
+    pub(super) xz: Numbers,
     /// Of dt, B, C, (t, dt_rank + 2 d_state).
-    pub(super) x_dbl: Vec<f32>,
+    pub(super) x_dbl: Numbers,
     /// Of the convolved input, (t, d_inner).
-    pub(super) conv: Vec<f32>,
+    pub(super) conv: Numbers,
 }
 
 impl Buffers {
@@ -76,12 +76,12 @@ impl Buffers {
 
     fn new(config: &MambaConfig, b: usize, l: usize, keeps: bool) -> Self {
         let (c, t) = (config, b * l);
-        let when = |kept: bool, len: usize| vec![0.0; if kept { len } else { 0 }];
+        let when = |kept: bool, len: usize| Numbers::zeroed(if kept { len } else { 0 });
         let layer = |_| LayerBuffers {
             residual: when(keeps, t * c.d_model),
-            xz: vec![0.0; t * 2 * c.d_inner],
-            x_dbl: vec![0.0; t * c.x_proj_width()],
-            window: vec![0.0; b * (c.d_conv - 1) * c.d_inner],
+            xz: Numbers::zeroed(t * 2 * c.d_inner),
+            x_dbl: Numbers::zeroed(t * c.x_proj_width()),
+            window: Numbers::zeroed(b * (c.d_conv - 1) * c.d_inner),
             checkpoints: when(keeps, ScanArgs::checkpoints_len(b, l, c.d_state, c.d_inner)),
         };
         Self {
@@ -89,20 +89,20 @@ impl Buffers {
             l,
             keeps,
             layers: (0..if keeps { c.n_layer } else { 1 }).map(layer).collect(),
-            residual: vec![0.0; t * c.d_model],
-            normed: vec![0.0; t * c.d_model],
-            conv: vec![0.0; t * c.d_inner],
-            dt: vec![0.0; t * c.d_inner],
-            y: vec![0.0; t * c.d_inner],
+            residual: Numbers::zeroed(t * c.d_model),
+            normed: Numbers::zeroed(t * c.d_model),
+            conv: Numbers::zeroed(t * c.d_inner),
+            dt: Numbers::zeroed(t * c.d_inner),
+            y: Numbers::zeroed(t * c.d_inner),
             reach: Vec::with_capacity(t),
             head: HeadBuffers::default(),
             products: Products::default(),
             gradients: keeps.then(|| GradientBuffers {
-                residual: vec![0.0; t * c.d_model],
-                normed: vec![0.0; t * c.d_model],
-                xz: vec![0.0; t * 2 * c.d_inner],
-                x_dbl: vec![0.0; t * c.x_proj_width()],
-                conv: vec![0.0; t * c.d_inner],
+                residual: Numbers::zeroed(t * c.d_model),
+                normed: Numbers::zeroed(t * c.d_model),
+                xz: Numbers::zeroed(t * 2 * c.d_inner),
+                x_dbl: Numbers::zeroed(t * c.x_proj_width()),
+                conv: Numbers::zeroed(t * c.d_inner),
             }),
         }
     }
@@ -122,6 +122,7 @@ impl Buffers {
 
 impl LayerBuffers {
     fn empty() -> Self {
-        Self { residual: vec![], xz: vec![], x_dbl: vec![], window: vec![], checkpoints: vec![] }
+        let none = Numbers::default;
+        Self { residual: none(), xz: none(), x_dbl: none(), window: none(), checkpoints: none() }
     }
 }

@@ -148,7 +148,7 @@ fn block(
         d: weights.slice(at.d, c.d_inner),
         starts,
     };
-    let checkpoints = (!own.checkpoints.is_empty()).then_some(own.checkpoints.as_mut_slice());
+    let checkpoints = (!own.checkpoints.is_empty()).then_some(&mut own.checkpoints[..]);
     scan_forward(isa, &scan, &buffers.dt, state.ssm, &mut buffers.y, checkpoints);
 
     let out_proj = weights.slice(at.out_proj, c.d_model * c.d_inner);

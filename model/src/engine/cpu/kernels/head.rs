@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::lanes::{Isa, Lanes, exp, isa_kernel};
 use super::matmul::Matrix;
+use super::numbers::Numbers;
 use super::products::Products;
 use super::shared::Shared;
 use crate::codec::Token;
@@ -17,7 +18,7 @@ const CHUNK_TOKENS: (usize, usize) = (64, 1024);
 /// Scratch of [`head_loss`].
 #[derive(Debug, Default)]
 pub struct HeadBuffers {
-    logits: Vec<f32>,
+    logits: Numbers,
     losses: Vec<f64>,
 }
 
@@ -56,13 +57,12 @@ pub fn head_loss(
     );
     let chunk = (CHUNK_LOGITS / vocab_size).clamp(CHUNK_TOKENS.0, CHUNK_TOKENS.1);
     let table = Matrix::new(embedding, vocab_size, d_model);
-    buffers.logits.resize(chunk * vocab_size, 0.0);
     buffers.losses.resize(chunk, 0.0);
     let mut loss = Loss::default();
     for (i, targets) in targets.chunks(chunk).enumerate() {
         let (rows, at) = (targets.len(), i * chunk * d_model);
         let states = Matrix::new(&hidden[at..at + rows * d_model], rows, d_model);
-        let logits = &mut buffers.logits[..rows * vocab_size];
+        let logits = buffers.logits.first(rows * vocab_size);
         products.matmul(logits, vocab_size, states, table.t(), false);
         let scale = gradients.as_ref().map_or(0.0, |g| g.scale);
         let losses = &mut buffers.losses[..rows];
