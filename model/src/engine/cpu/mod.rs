@@ -97,6 +97,7 @@ impl CpuEngine {
     fn infer(&mut self, tokens: &[Token], starts: &[bool], l: usize, state: &mut State) -> &mut Buffers {
         let (config, b) = (self.weights.params.config(), state.b);
         let buffers = Buffers::for_shape(&mut self.inference, config, b, l, false);
+        buffers.products.choose(self.isa, false);
         let mut groups = forward::split_state(state, config, b);
         forward::forward(self.isa, &self.weights, None, tokens, starts, buffers, &mut groups[0]);
         buffers
@@ -148,7 +149,7 @@ impl Mamba for CpuEngine {
         check(batch, state);
         let config = self.weights.params.config();
         let buffers = Buffers::for_shape(&mut self.training, config, batch.b, batch.l, true);
-        buffers.products.set_bf16(self.isa, self.training_precision == Precision::Bf16);
+        buffers.products.choose(self.isa, self.training_precision == Precision::Bf16);
         let mut groups = forward::split_state(state, config, batch.b);
         forward::forward(self.isa, &self.weights, None, &batch.tokens, &batch.starts, buffers, &mut groups[0]);
         backward::backward(self.isa, &self.weights, batch, scale, buffers, gradients)

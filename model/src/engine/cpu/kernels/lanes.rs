@@ -96,6 +96,30 @@ pub(crate) fn prefetch(p: *const f32) {
     let _ = p;
 }
 
+/// Asks for the cache line of `p` to come as near as the second-level cache; a hint, so any address will do.
+#[inline(always)]
+pub(crate) fn prefetch_second_level(p: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 CPU has the instruction, and it never faults.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T1>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
+/// Asks for the cache line of `p`, ahead of its being written; a hint, so any address will do.
+#[inline(always)]
+pub(crate) fn prefetch_to_write(p: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 CPU has the instruction, or takes it for none, and it never faults.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_ET0>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 /// Number of lanes' worth of the smallest exponent that `exp2` computes; below it the result is 2^-126, which is nothing.
 const EXP2_MIN: f32 = -126.0;
 /// The largest.

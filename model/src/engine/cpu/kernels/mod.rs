@@ -18,6 +18,7 @@ mod products;
 mod scan;
 mod scan_backward;
 mod shared;
+mod tiled;
 
 pub use bf16::{Bf16Isa, Bf16Scratch, matmul_bf16, round_to_bf16};
 pub use conv::{ConvArgs, conv_backward, conv_forward, reach};
@@ -30,3 +31,4 @@ pub use packed::PackedMatrix;
 pub use products::Products;
 pub use scan::{SCAN_CHUNK, ScanArgs, scan_forward};
 pub use scan_backward::{ScanGradients, scan_backward};
+pub use tiled::{TiledScratch, matmul_tiled};
