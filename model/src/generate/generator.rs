@@ -82,6 +82,9 @@ pub enum GenerateError {
     },
 }
 
+/// Of how many streams one may be idle: a larger part is worth the copies that a smaller batch takes.
+const IDLE_PART: usize = 8;
+
 /// What is asked for: one flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -159,7 +162,7 @@ pub type Requests = Box<dyn Iterator<Item = Request> + Send>;
 
 /// Decodes flows, `streams` of them in one batch.
 ///
-/// A flow that ends gives its stream to the next request. While more than half of the streams are idle, the batch is made
+/// A flow that ends gives its stream to the next request. While more than an eighth of the streams is idle, the batch is made
 /// smaller (idle streams are fed the end token); chance belongs to a flow and not to a stream, and a step of the network
 /// treats each stream by itself, so neither changes what a flow becomes. Memory is bounded: at most `ahead` * `streams`
 /// flows are begun and not yet taken out, and none is begun while more than [`HELD_PACKETS_MAX`] packets wait for that.
@@ -302,7 +305,7 @@ impl Generator {
         let active = self.slots.iter().flatten().count();
         let room = self.room();
         let wanted = if self.requests.is_some() { (active + room).min(self.options.streams) } else { active };
-        if wanted > self.slots.len() || wanted <= self.slots.len() / 2 {
+        if wanted > self.slots.len() || wanted + self.slots.len() / IDLE_PART < self.slots.len() {
             self.resize(wanted.max(1));
         }
         for slot in 0..self.slots.len() {

@@ -8,7 +8,7 @@ use crate::generate::{Decoder, Draws, Picker, PromptCache, check_keep};
 use crate::mamba::{MambaConfig, Params};
 
 use super::kernels::Isa;
-use super::kernels::decode::{Buffers, Network, Streams};
+use super::kernels::decode::{Buffers, Crew, DrawBuffers, Network, Streams};
 use super::{UnsupportedConfig, check_config};
 
 /// Tokens of a prompt that go through the network at once.
@@ -25,13 +25,13 @@ pub struct CpuDecoder {
     isa: Isa,
     precision: Precision,
     network: Arc<Network>,
+    crew: Crew,
     streams: Streams,
     buffers: Buffers,
     /// Buffers for the tokens of a prompt.
     prefill: Option<Buffers>,
     prompts: PromptCache<Streams>,
-    /// Scratch of draws.
-    weights: Vec<f32>,
+    draw_buffers: DrawBuffers,
     picker: Picker,
 }
 
@@ -50,18 +50,20 @@ impl CpuDecoder {
         assert!(isa.is_supported(), "{isa:?} on a CPU without it");
         check_config(params.config())?;
         let network = Arc::new(Network::new(params, precision));
+        let crew = Crew::of_current_pool();
         let c = network.config();
-        let bytes = 4 * (c.n_layer * c.d_inner * (c.d_state + c.d_conv - 1) + c.vocab_size);
+        let bytes = 4 * (c.n_layer * c.d_inner * (c.d_state + c.d_conv - 1) + c.d_model);
         Ok(Self {
             isa,
             precision,
             streams: Streams::new(&network, 0),
-            buffers: Buffers::new(&network, 0),
+            buffers: Buffers::new(&network, &crew, 0),
             prefill: None,
             prompts: PromptCache::new(bytes),
-            weights: Vec::new(),
+            draw_buffers: DrawBuffers::new(&crew),
             picker: Picker::new(c.vocab_size),
             network,
+            crew,
         })
     }
 
@@ -84,8 +86,8 @@ impl CpuDecoder {
     ///
     /// # Panics
     /// When there is no such slot.
-    pub fn logits(&self, slot: usize) -> Vec<f32> {
-        self.streams.logits(&self.network, slot)
+    pub fn logits(&mut self, slot: usize) -> Vec<f32> {
+        self.streams.logits(self.isa, &self.network, slot)
     }
 }
 
@@ -105,32 +107,32 @@ impl Decoder for CpuDecoder {
             kept.copy(&self.network, to, &self.streams, *from);
         }
         self.streams = kept;
-        self.buffers = Buffers::new(&self.network, streams);
+        self.buffers = Buffers::new(&self.network, &self.crew, streams);
     }
 
     fn begin(&mut self, slot: usize, prompt: &[Token]) {
-        let Self { isa, network, prefill, prompts, .. } = self;
+        let Self { isa, network, crew, prefill, prompts, .. } = self;
         let read = prompts.get_or_insert_with(prompt, || {
-            let buffers = prefill.get_or_insert_with(|| Buffers::new(network, PREFILL_TOKENS));
+            let buffers = prefill.get_or_insert_with(|| Buffers::new(network, crew, PREFILL_TOKENS));
             let mut one = Streams::new(network, 1);
-            one.read(*isa, network, buffers, 0, prompt);
+            one.read(*isa, network, crew, buffers, 0, prompt);
             one
         });
         self.streams.copy(network, slot, read, 0);
     }
 
     fn step(&mut self, inputs: &[Token]) {
-        self.streams.step(self.isa, &self.network, &mut self.buffers, inputs);
+        self.streams.step(self.isa, &self.network, &self.crew, &mut self.buffers, inputs);
     }
 
     fn draw(&mut self, draws: &Draws<'_>, ret: &mut Vec<Option<Token>>) {
         let sampling = &draws.sampling;
         if sampling.top_k == 0 && sampling.top_p >= 1.0 {
-            return self.streams.draw(self.isa, draws, &mut self.weights, ret);
+            return self.streams.draw(self.isa, &self.network, &self.crew, draws, &mut self.draw_buffers, ret);
         }
         ret.clear();
         for (index, slot) in draws.slots.iter().enumerate() {
-            let logits = self.streams.logits(&self.network, *slot);
+            let logits = self.logits(*slot);
             let uniform = draws.uniforms[index];
             ret.push(self.picker.pick(&logits[..draws.vocab_size], sampling, draws.mask(index), uniform));
         }

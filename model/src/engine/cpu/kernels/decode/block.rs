@@ -7,7 +7,6 @@ use std::ops::Range;
 
 use super::super::lanes::{Lanes, isa_kernel, sigmoid, softplus};
 use super::lines::{Line, SharedLines, TILE, tiles};
-use super::wide::{Wide, exp2_falling};
 
 /// Whose state a row has, and where it lies: (tiles, slots, lines a slot).
 #[derive(Clone, Copy)]
@@ -35,25 +34,25 @@ pub(super) struct Norm<'a> {
     pub(super) width: usize,
     pub(super) eps: f32,
     pub(super) from: SharedLines,
+    pub(super) from_stride: usize,
     pub(super) to: SharedLines,
-    pub(super) first: usize,
-    pub(super) stride: usize,
+    pub(super) to_stride: usize,
     pub(super) rows: usize,
 }
 
 isa_kernel! { pub(super) fn norm(args: &Norm<'_>) = norm_body }
 
 /// # Safety
-/// The rows are in `from`, from line `first` on; `to` has as many lines, and nobody else uses it.
+/// The rows are in `from`, and nobody writes them; `to` has room for as many, and nobody else uses it.
 #[inline(always)]
 unsafe fn norm_body<V: Lanes>(args: &Norm<'_>) {
     let tiles = tiles(args.width);
-    for row in args.first..args.first + args.rows {
+    for row in 0..args.rows {
         // SAFETY: lines of this row.
         unsafe {
             let mut sum = V::splat(0.0);
             for tile in 0..tiles {
-                let from = args.from.at(tile * args.stride + row);
+                let from = args.from.at(tile * args.from_stride + row);
                 for i in (0..TILE).step_by(V::N) {
                     let x = V::load(from.add(i));
                     sum = x.mul_add(x, sum);
@@ -61,7 +60,8 @@ unsafe fn norm_body<V: Lanes>(args: &Norm<'_>) {
             }
             let scale = V::splat(1.0 / (sum.sum() / args.width as f32 + args.eps).sqrt());
             for tile in 0..tiles {
-                let (from, to) = (args.from.at(tile * args.stride + row), args.to.at(tile * args.stride + row));
+                let from = args.from.at(tile * args.from_stride + row);
+                let to = args.to.at(tile * args.to_stride + row);
                 let weight = args.weight.as_ptr().add(tile).cast::<f32>();
                 for i in (0..TILE).step_by(V::N) {
                     V::load(from.add(i)).mul(scale).mul(V::load(weight.add(i))).store(to.add(i));
@@ -125,55 +125,73 @@ pub(super) struct Scan<'a> {
     /// A log2(e), (tiles, d_state).
     pub(super) a2: &'a [Line],
     pub(super) d: &'a [Line],
-    pub(super) dt_rank: usize,
     /// d_state lines.
     pub(super) states: States,
     /// The convolved input.
     pub(super) x: SharedLines,
-    /// The gate.
+    /// In: the gate; out: its SiLU.
     pub(super) z: SharedLines,
-    /// dt before its projection, B, C.
-    pub(super) x_dbl: SharedLines,
+    /// (rows, 2, d_state): B and C.
+    pub(super) b_c: &'a [f32],
     /// In: dt before bias and softplus; out: y.
     pub(super) y: SharedLines,
     pub(super) stride: usize,
     pub(super) rows: usize,
 }
 
+/// Channels' sums that are added up side by side, so that additions do not wait for one another.
+const SUMS: usize = 4;
+
 isa_kernel! { pub(super) fn scan<const S: usize>(args: &Scan<'_>, tiles: Range<usize>) = scan_body }
 
 /// # Safety
-/// Everything has room for these tiles and the rows; nobody else uses them, nor writes `x_dbl`.
+/// Everything has room for these tiles and the rows; nobody else uses them.
 #[inline(always)]
-unsafe fn scan_body<V: Wide, const S: usize>(args: &Scan<'_>, tiles: Range<usize>) {
+unsafe fn scan_body<V: Lanes, const S: usize>(args: &Scan<'_>, tiles: Range<usize>) {
+    const { assert!(S.is_multiple_of(SUMS)) };
+    assert!(args.b_c.len() >= args.rows * 2 * S, "B and C");
     for tile in tiles {
+        let of = |lines: &[Line]| lines[tile].0.as_ptr();
+        let (dt_bias, d) = (of(args.dt_bias), of(args.d));
+        let a2 = args.a2[tile * S..][..S].as_ptr().cast::<f32>();
+        // First what takes long for one number, for all rows: a row need not wait for the one before. Then the scans.
+        for row in 0..args.rows {
+            // SAFETY: lines of this tile and row.
+            unsafe {
+                let (y, z) = (args.y.at(tile * args.stride + row), args.z.at(tile * args.stride + row));
+                for i in (0..TILE).step_by(V::N) {
+                    softplus(V::load(y.add(i)).add(V::load(dt_bias.add(i)))).store(y.add(i));
+                    let gate = V::load(z.add(i));
+                    gate.mul(sigmoid(gate)).store(z.add(i));
+                }
+            }
+        }
         for row in 0..args.rows {
             // SAFETY: lines of this tile and row; B and C of this row.
             unsafe {
                 let line = tile * args.stride + row;
-                let dbl = |i: usize| *args.x_dbl.at(i / TILE * args.stride + row).add(i % TILE);
-                let b_in: [f32; S] = std::array::from_fn(|n| dbl(args.dt_rank + n));
-                let c_out: [f32; S] = std::array::from_fn(|n| dbl(args.dt_rank + S + n));
+                let b = args.b_c.as_ptr().add(row * 2 * S);
+                let c = b.add(S);
                 let state = args.states.lines.at(args.states.line(tile, row, S));
-                let a2 = args.a2.as_ptr().add(tile * S).cast::<f32>();
                 for i in (0..TILE).step_by(V::N) {
-                    let of = |lines: &[Line]| V::load(lines.as_ptr().add(tile).cast::<f32>().add(i));
                     let x = V::load(args.x.at(line).add(i));
                     let y_at = args.y.at(line).add(i);
-                    let dt = softplus(V::load(y_at).add(of(args.dt_bias)));
+                    let dt = V::load(y_at);
                     let dtx = dt.mul(x);
-                    // Several sums, so that additions do not wait for one another.
-                    let mut sums = [V::splat(0.0); 4];
-                    for n in 0..S {
-                        let h_at = state.add(n * TILE + i);
-                        let da = exp2_falling(dt.mul(V::load(a2.add(n * TILE + i))));
-                        let h = V::load(h_at).mul_add(da, dtx.mul(V::splat(b_in[n])));
-                        h.store(h_at);
-                        sums[n % 4] = h.mul_add(V::splat(c_out[n]), sums[n % 4]);
+                    let mut sums = [V::splat(0.0); SUMS];
+                    for n in (0..S).step_by(SUMS) {
+                        // A loop of its own, which the compiler unrolls: else the sums lie in memory.
+                        for (k, sum) in sums.iter_mut().enumerate() {
+                            let n = n + k;
+                            let h_at = state.add(n * TILE + i);
+                            let da = dt.exp2_of_product(V::load(a2.add(n * TILE + i)));
+                            let h = V::load(h_at).mul_add(da, dtx.mul(V::splat(*b.add(n))));
+                            h.store(h_at);
+                            *sum = h.mul_add(V::splat(*c.add(n)), *sum);
+                        }
                     }
                     let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
-                    let z = V::load(args.z.at(line).add(i));
-                    of(args.d).mul_add(x, sum).mul(z.mul(sigmoid(z))).store(y_at);
+                    V::load(d.add(i)).mul_add(x, sum).mul(V::load(args.z.at(line).add(i))).store(y_at);
                 }
             }
         }

@@ -58,6 +58,11 @@ impl Narrow {
         Self { values: vec![[0; TILE]; rows * tiles(width)], factors: vec![0.0; rows] }
     }
 
+    /// Whether there is room for `rows` rows of `width`.
+    pub(super) fn has_room(&self, rows: usize, width: usize) -> bool {
+        rows <= self.factors.len() && rows * tiles(width) <= self.values.len()
+    }
+
     /// Makes `rows` rows of `width` numbers narrow, as weights of `precision` need it.
     ///
     /// # Safety
@@ -73,7 +78,7 @@ impl Narrow {
         if !is_needed(isa, precision) {
             return;
         }
-        assert!(rows <= self.factors.len() && rows * tiles(width) <= self.values.len(), "room for {rows} x {width}");
+        assert!(self.has_room(rows, width), "room for {rows} x {width}");
         // SAFETY: handed on; the room was checked.
         unsafe {
             if precision == Precision::Int8 {
@@ -158,7 +163,12 @@ isa_kernel! {
 #[inline(always)]
 unsafe fn int8_body<V: Wide>(panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) {
     let (mut col, end) = (halves.start * HALF / V::N, halves.end * HALF / V::N);
-    let wide = if input.rows == 1 && V::N > 1 { 4 } else { 1 };
+    // Registers of outputs at once: one row leaves room for many, more rows share each of their inputs between two.
+    let wide = match input.rows {
+        _ if V::N == 1 => 1,
+        1 => 4,
+        _ => 2,
+    };
     while col < end {
         let count = if end - col >= wide { wide } else { 1 };
         let mut row = 0;
@@ -168,11 +178,12 @@ unsafe fn int8_body<V: Wide>(panels: &Panels, input: &Input<'_>, halves: Range<u
             let done = unsafe {
                 match (left, count) {
                     (1, 4) => int8_tile::<V, 1, 4>(panels, input, row, col, output),
-                    (_, 4) => unreachable!("several registers for one row only"),
-                    (8.., _) if V::N > 1 => int8_tile::<V, 8, 1>(panels, input, row, col, output),
-                    (4.., _) if V::N > 1 => int8_tile::<V, 4, 1>(panels, input, row, col, output),
-                    (2.., _) if V::N > 1 => int8_tile::<V, 2, 1>(panels, input, row, col, output),
-                    _ => int8_tile::<V, 1, 1>(panels, input, row, col, output),
+                    (4.., 2) => int8_tile::<V, 4, 2>(panels, input, row, col, output),
+                    (2.., 2) => int8_tile::<V, 2, 2>(panels, input, row, col, output),
+                    (_, 2) => int8_tile::<V, 1, 2>(panels, input, row, col, output),
+                    (4.., 1) if V::N > 1 => int8_tile::<V, 4, 1>(panels, input, row, col, output),
+                    (_, 1) => int8_tile::<V, 1, 1>(panels, input, row, col, output),
+                    _ => unreachable!("{count} registers of outputs for {left} rows"),
                 }
             };
             row += done;
@@ -208,11 +219,11 @@ unsafe fn int8_tile<V: Wide, const R: usize, const P: usize>(
             let x = input.narrow.values.as_ptr().add(tile * input.rows + row).cast::<i16>();
             for quad in 0..(inputs - tile * TILE).min(TILE) / 4 {
                 let x = x.add(4 * quad);
-                for p in 0..P {
-                    let (outer, inner) = V::load_quads(w[p].add(at));
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let sum = V::multiply_pairs(sums[p], outer, x.add(r * TILE));
-                        sums[p] = V::multiply_pairs(sum, inner, x.add(r * TILE + 2));
+                let pairs: [_; P] = std::array::from_fn(|p| V::load_quads(w[p].add(at)));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for (sum, (outer, inner)) in sums.iter_mut().zip(pairs) {
+                        *sum = V::multiply_pairs(*sum, outer, x.add(r * TILE));
+                        *sum = V::multiply_pairs(*sum, inner, x.add(r * TILE + 2));
                     }
                 }
                 at += 64;

@@ -42,19 +42,18 @@ isa_kernel! {
 #[inline(always)]
 unsafe fn pick_body<V: Lanes>(args: &Pick<'_>, weights: &mut [f32], ret: &mut Option<u32>) {
     *ret = None;
+    let lanes = |tile: usize| tile * TILE..(tile + 1) * TILE;
     let tiles = tiles(args.vocab_size);
     assert!(weights.len() >= tiles * TILE, "scratch");
+    // Under a mask most tiles have nothing.
+    let wanted = || (0..tiles).filter(|tile| args.allowed(*tile) != 0);
     let usable = |x: f32| !x.is_nan() && x != f32::NEG_INFINITY;
     // SAFETY: register arithmetic.
     let mut largest = unsafe { V::splat(f32::NEG_INFINITY) };
-    // The logits that may be drawn, -inf for all others.
-    for tile in 0..tiles {
+    // The logits that may be drawn, -inf for the others of their tiles.
+    for tile in wanted() {
         let allowed = args.allowed(tile);
         let to = &mut weights[tile * TILE..][..TILE];
-        if allowed == 0 {
-            to.fill(f32::NEG_INFINITY);
-            continue;
-        }
         // SAFETY: a line of this row; the scratch has a tile here.
         unsafe {
             let from = args.logits.at(args.first + tile * args.stride);
@@ -72,7 +71,7 @@ unsafe fn pick_body<V: Lanes>(args: &Pick<'_>, weights: &mut [f32], ret: &mut Op
     if max == f32::NEG_INFINITY {
         return;
     }
-    let likeliest = || weights.iter().position(|x| *x == max).map(|t| t as u32);
+    let likeliest = || wanted().flat_map(lanes).find(|t| weights[*t] == max).map(|t| t as u32);
     if args.temperature <= 0.0 {
         *ret = likeliest();
         return;
@@ -81,14 +80,8 @@ unsafe fn pick_body<V: Lanes>(args: &Pick<'_>, weights: &mut [f32], ret: &mut Op
     // A temperature next to nothing still has to leave 0 times it a number.
     let scale = (std::f32::consts::LOG2_E / args.temperature).min(1e30);
     let mut sum = 0.0f64;
-    let lanes = |tile: usize| tile * TILE..(tile + 1) * TILE;
-    for tile in 0..tiles {
+    for tile in wanted() {
         let weights = &mut weights[lanes(tile)];
-        // Most tiles have nothing under a mask.
-        if weights.iter().all(|x| *x == f32::NEG_INFINITY) {
-            weights.fill(0.0);
-            continue;
-        }
         // SAFETY: a tile of the scratch.
         unsafe {
             let mut part = V::splat(0.0);
@@ -104,7 +97,7 @@ unsafe fn pick_body<V: Lanes>(args: &Pick<'_>, weights: &mut [f32], ret: &mut Op
         }
     }
     let mut left = args.uniform * sum;
-    for tile in 0..tiles {
+    for tile in wanted() {
         // SAFETY: a tile of the scratch.
         let part = unsafe {
             let mut part = V::splat(0.0);

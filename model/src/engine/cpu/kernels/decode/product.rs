@@ -14,6 +14,7 @@ use crate::engine::Precision;
 
 /// Outputs in half a tile: the unit in which outputs are shared out.
 pub(super) const HALF: usize = TILE / 2;
+const _: () = assert!(2 * HALF == TILE);
 
 /// What a product reads besides weights: `rows` rows in tiles `stride` lines apart, and the same made narrow where the kernel needs that.
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! A few threads that walk through the phases of a step together.
 //!
-//! A step has a hundred phases of microseconds each: handing each of them to rayon costs more than the phases. So the helpers
+//! A step has a hundred phases of microseconds each: handing each of them to a pool costs more than the phases. So the helpers
 //! join once a step, and a phase ends when all its parts are done, which is one counter to spin on. A helper that comes late, or not
 //! at all, holds nobody up: whoever waits takes over a part that nobody has begun.
 
@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Order
 /// Looks at the counter before parts of others may be taken over, and before the thread offers its core to others.
 const LOOKS_BEFORE_HELPING: usize = 200;
 const LOOKS_BEFORE_YIELDING: usize = 20_000;
+
+/// Threads that have been seen to help.
+const THREADS_MAX: usize = 16;
 
 /// A number alone on its cache lines (x86 fetches them in pairs).
 #[repr(align(128))]
@@ -25,24 +28,45 @@ struct Team<'a> {
     work: &'a (dyn Fn(usize, usize) + Sync),
 }
 
-/// Calls `work(phase, part)` once for each of `parts` parts of each of `phases` phases, on as many threads at most. No part of a
-/// phase begins before all parts of the phase before are done.
-///
-/// Part i tends to be on the same thread in every phase, which finds what it wrote in its own cache.
-pub(super) fn run(parts: usize, phases: usize, work: &(dyn Fn(usize, usize) + Sync)) {
-    if parts <= 1 {
-        (0..phases).for_each(|phase| work(phase, 0));
-        return;
+/// The caller of a step and the threads that help it: a pool that nobody else uses, since a thread more than there are cores, and be
+/// it only looking for work, takes a core from those who have it.
+#[derive(Debug)]
+pub struct Crew {
+    helpers: Option<rayon::ThreadPool>,
+}
+
+impl Crew {
+    /// As many threads as the current pool has, 16 at most, the caller included; only the caller where no thread can be had.
+    pub fn of_current_pool() -> Self {
+        let helpers = rayon::current_num_threads().clamp(1, THREADS_MAX) - 1;
+        let pool =
+            || rayon::ThreadPoolBuilder::new().num_threads(helpers).thread_name(|i| format!("decode-{i}")).build();
+        Self { helpers: (helpers > 0).then(pool).and_then(Result::ok) }
     }
-    let alone = |_| Alone(AtomicUsize::new(0));
-    let team = Team { begun: (0..parts).map(alone).collect(), done: alone(0), present: alone(0), phases, work };
-    rayon::in_place_scope(|scope| {
-        for me in 1..parts {
-            let team = &team;
-            scope.spawn(move |_| team.walk(me));
+
+    /// Threads, the caller included.
+    pub(super) fn threads(&self) -> usize {
+        1 + self.helpers.as_ref().map_or(0, rayon::ThreadPool::current_num_threads)
+    }
+
+    /// Calls `work(phase, part)` once for each of `parts` parts of each of `phases` phases. No part of a phase begins before all parts of
+    /// the phase before are done.
+    ///
+    /// Part i tends to be on the same thread in every phase, which finds what it wrote in its own cache.
+    pub(super) fn run(&self, parts: usize, phases: usize, work: &(dyn Fn(usize, usize) + Sync)) {
+        let alone = |_| Alone(AtomicUsize::new(0));
+        let team = Team { begun: (0..parts).map(alone).collect(), done: alone(0), present: alone(0), phases, work };
+        match &self.helpers {
+            Some(helpers) if parts > 1 => helpers.in_place_scope(|scope| {
+                for me in 1..parts {
+                    let team = &team;
+                    scope.spawn(move |_| team.walk(me));
+                }
+                team.walk(0);
+            }),
+            _ => team.walk(0),
         }
-        team.walk(0);
-    });
+    }
 }
 
 impl Team<'_> {
@@ -91,12 +115,18 @@ mod tests {
 
     use super::*;
 
+    fn crew(threads: usize) -> Crew {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(Crew::of_current_pool)
+    }
+
     #[test]
     fn every_part_is_done_once_and_after_the_phase_before() {
-        for parts in [1, 2, 3, 7] {
+        for (threads, parts) in [(1, 1), (1, 4), (2, 2), (2, 3), (4, 3), (7, 7)] {
+            let crew = crew(threads);
+            assert_eq!(crew.threads(), threads);
             let counts: Vec<AtomicUsize> = (0..50).map(|_| AtomicUsize::new(0)).collect();
             let seen: Vec<AtomicUsize> = (0..50 * parts).map(|_| AtomicUsize::new(0)).collect();
-            run(parts, 50, &|phase, part| {
+            crew.run(parts, 50, &|phase, part| {
                 assert!(phase == 0 || counts[phase - 1].load(SeqCst) == parts);
                 if (phase + part) % 5 == 0 {
                     std::thread::sleep(std::time::Duration::from_micros(50));
@@ -109,15 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn it_works_where_no_helper_ever_comes() {
-        // One thread, which is busy with the caller itself.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    fn a_panic_of_a_part_comes_out_and_the_crew_goes_on() {
+        let crew = crew(3);
+        let run = || crew.run(3, 4, &|phase, part| assert!((phase, part) != (2, 1), "as it should"));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
         let count = AtomicUsize::new(0);
-        pool.install(|| {
-            run(4, 10, &|_, _| {
-                count.fetch_add(1, SeqCst);
-            });
+        crew.run(3, 4, &|_, _| {
+            count.fetch_add(1, SeqCst);
         });
-        assert_eq!(count.load(SeqCst), 40);
+        assert_eq!(count.load(SeqCst), 12);
     }
 }

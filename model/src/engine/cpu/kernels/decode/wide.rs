@@ -21,9 +21,6 @@ pub(super) unsafe trait Wide: Lanes {
     /// The bf16 in the upper halves.
     unsafe fn load_upper_halves(p: *const u32) -> Self;
 
-    /// v * 2^whole, where `shifted` is whole + 1.5 * 2^23, for a whole number in [-126, 126].
-    unsafe fn scale_by_shifted(v: Self, shifted: Self) -> Self;
-
     /// Zeros.
     unsafe fn no_sum() -> Self::Sum;
     /// Of the four 8-bit weights in each of `N` words at `p`: the first and the third, and the second and the fourth.
@@ -34,30 +31,6 @@ pub(super) unsafe trait Wide: Lanes {
     unsafe fn from_sum(sum: Self::Sum) -> Self;
     /// Writes the 16 numbers at `from` times `factor`, rounded, in the order 0, 2, 1, 3 of each four.
     unsafe fn narrow_line(from: *const f32, factor: f32, to: *mut i16);
-}
-
-/// 2^x for x that is not above 0, with the bits of [`exp2`](super::super::lanes::exp2) and a third fewer instructions: adding 1.5 * 2^23
-/// rounds, and leaves the whole number where an exponent can take it.
-///
-/// # Safety
-/// The CPU has V's instruction set.
-#[inline(always)]
-#[allow(clippy::approx_constant, reason = "a fitted coefficient is near ln 2, and not ln 2")]
-pub(super) unsafe fn exp2_falling<V: Wide>(x: V) -> V {
-    const SHIFT: f32 = 12_582_912.0;
-    // SAFETY: handed on.
-    unsafe {
-        let x = x.max(V::splat(-126.0));
-        let shifted = x.add(V::splat(SHIFT));
-        let r = x.sub(shifted.sub(V::splat(SHIFT)));
-        let p = V::splat(0.001_326_472_6);
-        let p = p.mul_add(r, V::splat(0.009_671_513));
-        let p = p.mul_add(r, V::splat(0.055_507_337));
-        let p = p.mul_add(r, V::splat(0.240_222_42));
-        let p = p.mul_add(r, V::splat(0.693_147));
-        let p = p.mul_add(r, V::splat(1.0));
-        V::scale_by_shifted(p, shifted)
-    }
 }
 
 // SAFETY: plain arithmetic on one number.
@@ -74,10 +47,6 @@ unsafe impl Wide for f32 {
     unsafe fn load_upper_halves(p: *const u32) -> Self {
         // SAFETY: valid by the trait's contract.
         f32::from_bits(unsafe { *p } & 0xffff_0000)
-    }
-    #[inline(always)]
-    unsafe fn scale_by_shifted(v: Self, shifted: Self) -> Self {
-        f32::from_bits(v.to_bits().wrapping_add(shifted.to_bits() << 23))
     }
     #[inline(always)]
     unsafe fn no_sum() -> i32 {
@@ -126,14 +95,6 @@ unsafe impl Wide for __m256 {
         unsafe {
             let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
             _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(p.cast()), mask))
-        }
-    }
-    #[inline(always)]
-    unsafe fn scale_by_shifted(v: Self, shifted: Self) -> Self {
-        // SAFETY: register arithmetic.
-        unsafe {
-            let power = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
-            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), power))
         }
     }
     #[inline(always)]
@@ -197,14 +158,6 @@ unsafe impl Wide for __m512 {
         unsafe {
             let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
             _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p.cast()), mask))
-        }
-    }
-    #[inline(always)]
-    unsafe fn scale_by_shifted(v: Self, shifted: Self) -> Self {
-        // SAFETY: register arithmetic.
-        unsafe {
-            let power = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
-            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(v), power))
         }
     }
     #[inline(always)]
