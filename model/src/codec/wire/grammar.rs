@@ -6,7 +6,9 @@
 use super::super::{Grammar, LabelId, Token};
 use super::Plans;
 use super::action::Opt;
+use super::application::Application;
 use super::side::{ACK, FIN, PSH, RST, SYN, Side};
+use super::talk::{Departures, Talks};
 use super::vocab::{BOUNDS, HOSTS, NAMES, PORTS, Proto, RUN_MAX, SLOTS, TLS_TYPES, Tok, WINDOWS};
 use super::walk::{OPTIONS_MAX, Operand, Seq, Slot, Stage, Walk, options_len, rank};
 
@@ -36,6 +38,21 @@ impl Mask<'_> {
     fn allow(&mut self, tok: Tok) {
         let id = self.walk.vocab().id(tok).0 as usize;
         self.bits[id / 64] |= 1 << (id % 64);
+    }
+
+    /// Keeps of what is allowed only what `is_right`.
+    fn retain(&mut self, is_right: impl Fn(Tok) -> bool) {
+        for (i, word) in self.bits.iter_mut().enumerate() {
+            let mut left = *word;
+            while left != 0 {
+                let bit = left.trailing_zeros();
+                left &= left - 1;
+                let tok = self.walk.vocab().tok(Token(i as u32 * 64 + bit));
+                if !tok.is_some_and(&is_right) {
+                    *word &= !(1 << bit);
+                }
+            }
+        }
     }
 
     /// `count` tokens from `first` on.
@@ -81,7 +98,9 @@ fn holds(ranges: &Lengths, n: u32) -> bool {
 /// The grammar of generated samples.
 pub(super) struct Strict {
     walk: Walk,
+    talks: Talks,
     plans: Plans,
+    departures: Departures,
     mtu: u32,
     /// Whether a flow may be rendered in the other version of IP, so that its payload has to fit below the longer header.
     is_either: bool,
@@ -92,7 +111,8 @@ impl Grammar for Strict {
         if let Some(Tok::Label(label)) = self.walk.vocab().tok(token) {
             self.heed(Some(label));
         }
-        self.walk.push(token);
+        let step = self.walk.push(token);
+        self.talks.follow(&self.walk, step);
     }
 
     fn packets(&self) -> u64 {
@@ -116,14 +136,15 @@ impl Grammar for Strict {
 
 impl Strict {
     /// A grammar at the beginning of a sample whose IP packets are as long as the plan of its label allows.
-    pub(super) fn new(walk: Walk, plans: Plans) -> Self {
-        let mut ret = Self { walk, plans, mtu: 0, is_either: false };
+    pub(super) fn new(walk: Walk, plans: Plans, departures: Departures) -> Self {
+        let mut ret = Self { walk, talks: Talks::default(), plans, departures, mtu: 0, is_either: false };
         ret.heed(None);
         ret
     }
 
-    /// Heeds what the plan of `label` asks for.
+    /// Heeds what the plan of `label` asks for, and what its ports promise.
     fn heed(&mut self, label: Option<LabelId>) {
+        self.talks.heed(self.departures.of(label));
         let plan = self.plans.of(label);
         (self.mtu, self.is_either) = (u32::from(plan.mtu).max(576), plan.ipv6_percent.is_some());
     }
@@ -182,6 +203,11 @@ impl Strict {
                 if !closing {
                     m.number(&self.records(), 0, 2);
                 }
+            }
+            Stage::Pieces if self.talks.is_asked(&self.walk) => {
+                // An opening is short enough to be said to its end.
+                self.pieces(false, m);
+                m.retain(|tok| self.talks.permits(&self.walk, tok));
             }
             Stage::Pieces => self.pieces(closing, m),
         }
@@ -315,7 +341,12 @@ impl Strict {
                 if side.next > 2 && side.fin.is_none() && side.len_max > 0 {
                     m.allow(Tok::SeqKeep);
                 }
-                let can_skip = if side.framed { side.record_left > 1 } else { true };
+                let can_skip = if side.framed {
+                    side.record_left > 1
+                } else {
+                    self.talks.begins_as(&self.walk) != Some(Application::Tls)
+                };
+                let can_skip = can_skip && !self.talks.must_wait(&self.walk);
                 if side.fin.is_none() && can_skip && side.holes.len() < 4 && self.room(side.next_for(0)) > 1 {
                     m.allow(Tok::SeqHole);
                 }
@@ -459,7 +490,13 @@ impl Strict {
                     Seq::Hole(n) => self.room(side.next_for(c.flags) + i64::from(n)).max(1),
                     Seq::Re(at) => self.room(at).max(1),
                 };
-                tcp_lengths(side, c.flags, c.seq, most.min(room))
+                if self.talks.must_wait(&self.walk) {
+                    return [(0, 0), NONE];
+                }
+                match (tcp_lengths(side, c.flags, c.seq, most.min(room)), self.talks.begins_as(&self.walk)) {
+                    (lengths, Some(application)) if c.seq == Seq::Next => first_lengths(&lengths, application, c.flags),
+                    (lengths, _) => lengths,
+                }
             }
         }
     }
@@ -558,6 +595,15 @@ fn may_send(slot: &Slot, from_orig: bool) -> bool {
         // No packet comes from a group (RFC 1122, section 3.2.1.3; RFC 4291, section 2.7).
         Proto::Udp | Proto::Icmp => from_orig || !slot.to_group,
     }
+}
+
+/// Those of `lengths` that a side's first segment with payload has.
+fn first_lengths(lengths: &Lengths, application: Application, flags: u8) -> Lengths {
+    let (least, most) = application.first_length();
+    // Records go on in other segments.
+    let is_last = application == Application::Tls && flags & FIN != 0;
+    let said = if is_last { NONE } else { (lengths[0].0.max(least), lengths[0].1.min(most)) };
+    [if holds(lengths, 0) { (0, 0) } else { NONE }, said]
 }
 
 /// Payload lengths of a segment, up to `most`.

@@ -51,6 +51,8 @@
 //! - **Identifiers.** `name` and `dns` (labels without the final zero) are a name of the session, new with the length of
 //!   its text or one of the last 8; `quad` is an IPv4 address in text. [`Plan`] says what they are
 //!   called when rendered.
+//! - **Applications.** The grammar lets both sides of a TCP flow begin as one application, and as the one that the port is
+//!   assigned to, unless the traffic of the label is known to depart from that ([`WireSpec::departures`]).
 //! - **Without loss** ([`lossless`]) the same tokens are followed by `fix` and a patch where the rendered frame differs
 //!   from the captured one, from which both ends learn addresses, numbers and clocks; what has no structure is `raw`.
 //!
@@ -67,6 +69,7 @@
 //! | opaque payload, text beyond a message's beginning | renderer, drawn |
 
 mod action;
+mod application;
 mod decode;
 pub mod dictionary;
 mod encode;
@@ -77,6 +80,7 @@ pub mod lossless;
 mod renderer;
 mod script;
 mod side;
+mod talk;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
@@ -94,6 +98,7 @@ use self::dictionary::Dictionary;
 use self::encode::Encoder;
 use self::grammar::Strict;
 use self::script::WireScript;
+use self::talk::{Departures, Talks, Tally};
 use self::vocab::{Tok, Vocab};
 use self::walk::Walk;
 use super::{Codec, CodecError, CodecSpec, Decoded, Grammar, LabelId, Render, Script, Token};
@@ -106,6 +111,12 @@ pub const STRINGS_DEFAULT: usize = 1024;
 /// Bytes of literal runs that a dictionary is learned from, and those of one sample.
 const RUN_BYTES_MAX: usize = 4 << 20;
 const SAMPLE_RUN_BYTES_MAX: usize = RUN_BYTES_MAX / 64;
+/// Packets of a session that are looked at to see how its flows begin.
+const OPENING_PACKETS_MAX: usize = 256;
+/// Flows at least, and one in how many of a label and port, that have to begin otherwise than promised to be taken for more than
+/// captures that begin late or lack packets.
+const DEPARTURES_MIN: u64 = 2;
+const DEPARTURE_SHARE: u64 = 20;
 
 /// Everything that makes a [`WireCodec`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,6 +133,10 @@ pub struct WireSpec {
     /// Who they are in samples of some labels, in place of `plan`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub label_plans: BTreeMap<String, Plan>,
+    /// By label, TCP ports whose flows do not begin as the application that the port is assigned to (SSH at port 443). Elsewhere
+    /// they do when generated.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub departures: BTreeMap<String, Vec<u16>>,
 }
 
 /// The plan for each label, and the one for samples without one.
@@ -146,6 +161,7 @@ pub struct WireCodec {
     dictionary: Dictionary,
     keep_names: bool,
     plans: Plans,
+    departures: Departures,
     vocab: Vocab,
     /// The sample that was not begun yet; cloned for each.
     blank: Walk,
@@ -166,7 +182,9 @@ impl WireCodec {
     ) -> Result<Self, CodecError> {
         let bare = Self::new(labels.clone(), Dictionary::new(Vec::new())?, keep_names, plan.clone())?;
         let runs = if strings_max == 0 { Vec::new() } else { bare.literal_runs(samples) };
-        Self::new(labels, Dictionary::train(&runs, strings_max)?, keep_names, plan)
+        let mut ret = Self::new(labels, Dictionary::train(&runs, strings_max)?, keep_names, plan)?;
+        ret.departures = ret.learn_departures(samples);
+        Ok(ret)
     }
 
     /// Builds the codec that [`Codec::spec`] describes.
@@ -188,6 +206,8 @@ impl WireCodec {
             plans[id] = Some(Arc::new(plan));
         }
         ret.plans.labels = plans.into();
+        let of_label = |label| spec.departures.get(label).cloned().unwrap_or_default();
+        ret.departures = Departures::new(ret.labels.iter().map(of_label).collect());
         Ok(ret)
     }
 
@@ -202,7 +222,8 @@ impl WireCodec {
         let blank = Walk::new(vocab, strings);
         let packets_left_out = AtomicU64::new(0);
         let plans = Plans { default: Arc::new(plan), labels: vec![None; labels.len()].into() };
-        Ok(Self { labels, dictionary, keep_names, plans, vocab, blank, packets_left_out })
+        let departures = Departures::default();
+        Ok(Self { labels, dictionary, keep_names, plans, departures, vocab, blank, packets_left_out })
     }
 
     /// The same codec rendering for other hosts, whatever the label is.
@@ -221,6 +242,14 @@ impl WireCodec {
     fn label_plans(&self) -> BTreeMap<String, Plan> {
         let own = self.labels.iter().zip(self.plans.labels.iter());
         own.filter_map(|(label, plan)| Some((label.clone(), (**plan.as_ref()?).clone()))).collect()
+    }
+
+    fn label_departures(&self) -> BTreeMap<String, Vec<u16>> {
+        let of_label = |(i, label): (usize, &String)| {
+            let ports = self.departures.of(Some(LabelId(i as u16)));
+            (!ports.is_empty()).then(|| (label.clone(), ports.to_vec()))
+        };
+        self.labels.iter().enumerate().filter_map(of_label).collect()
     }
 
     fn encoder(&self) -> Encoder<'_> {
@@ -255,6 +284,36 @@ impl WireCodec {
             }
         }
         runs
+    }
+
+    /// The ports at which flows of each label begin otherwise than the port promises: more than a few of them, as one may have been cut.
+    fn learn_departures(&self, samples: &[(LabelId, Session)]) -> Departures {
+        let mut tallies = vec![Tally::new(); self.labels.len()];
+        for (label, session) in samples {
+            let Some(tally) = tallies.get_mut(usize::from(label.0)) else { continue };
+            self.count_openings(session, tally);
+        }
+        let departs = |[flows, departed]: [u64; 2]| departed >= DEPARTURES_MIN && departed * DEPARTURE_SHARE > flows;
+        let ports = |tally: Tally| tally.into_iter().filter(|(_, n)| departs(*n)).map(|(port, _)| port).collect();
+        Departures::new(tallies.into_iter().map(ports).collect())
+    }
+
+    /// Counts how the flows of a session begin, towards ports that promise an application.
+    fn count_openings(&self, session: &Session, ret: &mut Tally) {
+        let (mut encoder, mut walk, mut talks) = (self.encoder(), self.blank.clone(), Talks::default());
+        let mut tokens = Vec::new();
+        for packet in session.packets.iter().take(OPENING_PACKETS_MAX) {
+            tokens.clear();
+            // What has no structure opens nothing.
+            let _ = encoder.packet(&packet.packet, &mut tokens);
+            for token in &tokens {
+                if let Some(tok) = self.vocab.tok(*token) {
+                    talks.count(&walk, tok, ret);
+                }
+                let step = walk.push(*token);
+                talks.follow(&walk, step);
+            }
+        }
     }
 
     /// Appends the tokens of the first `packets_max` packets that have structure; returns how many there were.
@@ -352,7 +411,7 @@ impl Codec for WireCodec {
     }
 
     fn grammar(&self) -> Option<Box<dyn Grammar>> {
-        Some(Box::new(Strict::new(self.blank.clone(), self.plans.clone())))
+        Some(Box::new(Strict::new(self.blank.clone(), self.plans.clone(), self.departures.clone())))
     }
 
     fn token_text(&self, token: Token) -> String {
@@ -370,6 +429,7 @@ impl Codec for WireCodec {
             keep_names: self.keep_names,
             plan: (*self.plans.default).clone(),
             label_plans: self.label_plans(),
+            departures: self.label_departures(),
         })
     }
 }
