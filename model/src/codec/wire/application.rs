@@ -12,7 +12,8 @@ pub(super) enum Application {
     Http,
     /// RFC 3501, section 7.1.
     Imap,
-    /// The Modbus application protocol over TCP (its implementation guide 1.0b, section 3.1.3).
+    /// Modbus over TCP: its header (messaging guide 1.0b, section 3.1.3) and the functions in common use (application protocol
+    /// 1.1b3, section 6).
     Modbus,
     /// MQTT 3.1 and later (version 3.1.1, section 2.2).
     Mqtt,
@@ -71,12 +72,14 @@ impl Application {
     }
 }
 
-/// A way in which a side can begin; `?` is any byte, `#` how many bytes of the segment follow.
+/// A way in which a side can begin; `?` is any byte, `#` how many bytes of the segment follow it.
 struct Opening {
     application: Application,
     /// By the opener, by the responder.
     by: [bool; 2],
     bytes: &'static [u8],
+    /// Bytes of the whole segment, where they are always as many; else 0.
+    whole: usize,
 }
 
 const OPENER: [bool; 2] = [true, false];
@@ -84,7 +87,12 @@ const RESPONDER: [bool; 2] = [false, true];
 const BOTH: [bool; 2] = [true, true];
 
 const fn opening(application: Application, by: [bool; 2], bytes: &'static [u8]) -> Opening {
-    Opening { application, by, bytes }
+    Opening { application, by, bytes, whole: 0 }
+}
+
+/// The opening of a segment of `whole` bytes.
+const fn segment(application: Application, by: [bool; 2], bytes: &'static [u8], whole: usize) -> Opening {
+    Opening { application, by, bytes, whole }
 }
 
 /// Longest of them.
@@ -195,7 +203,39 @@ static OPENINGS: [Opening; OPENINGS_LEN] = [
     opening(Pop, RESPONDER, b"+OK"),
     opening(Pop, RESPONDER, b"-ERR"),
     opening(Imap, RESPONDER, b"* "),
-    opening(Modbus, BOTH, b"??\0\0\0#"),
+    segment(Modbus, OPENER, b"??\0\0\0#?\x01", 12),
+    segment(Modbus, OPENER, b"??\0\0\0#?\x02", 12),
+    segment(Modbus, OPENER, b"??\0\0\0#?\x03", 12),
+    segment(Modbus, OPENER, b"??\0\0\0#?\x04", 12),
+    segment(Modbus, OPENER, b"??\0\0\0#?\x05", 12),
+    segment(Modbus, OPENER, b"??\0\0\0#?\x06", 12),
+    segment(Modbus, BOTH, b"??\0\0\0#?\x16", 14),
+    segment(Modbus, OPENER, b"??\0\0\0#?\x07", 8),
+    segment(Modbus, OPENER, b"??\0\0\0#?\x11", 8),
+    opening(Modbus, OPENER, b"??\0\0\0#?\x0f????#"),
+    opening(Modbus, OPENER, b"??\0\0\0#?\x10????#"),
+    opening(Modbus, OPENER, b"??\0\0\0#?\x17????????#"),
+    opening(Modbus, BOTH, b"??\0\0\0#?\x2b"),
+    opening(Modbus, RESPONDER, b"??\0\0\0#?\x01#"),
+    opening(Modbus, RESPONDER, b"??\0\0\0#?\x02#"),
+    opening(Modbus, RESPONDER, b"??\0\0\0#?\x03#"),
+    opening(Modbus, RESPONDER, b"??\0\0\0#?\x04#"),
+    opening(Modbus, RESPONDER, b"??\0\0\0#?\x11#"),
+    opening(Modbus, RESPONDER, b"??\0\0\0#?\x17#"),
+    segment(Modbus, RESPONDER, b"??\0\0\0#?\x05", 12),
+    segment(Modbus, RESPONDER, b"??\0\0\0#?\x06", 12),
+    segment(Modbus, RESPONDER, b"??\0\0\0#?\x0f", 12),
+    segment(Modbus, RESPONDER, b"??\0\0\0#?\x10", 12),
+    segment(Modbus, RESPONDER, b"??\0\0\0#?\x07", 9),
+    segment(Modbus, RESPONDER, b"??\0\0\0#?\x81", 9),
+    segment(Modbus, RESPONDER, b"??\0\0\0#?\x82", 9),
+    segment(Modbus, RESPONDER, b"??\0\0\0#?\x83", 9),
+    segment(Modbus, RESPONDER, b"??\0\0\0#?\x84", 9),
+    segment(Modbus, RESPONDER, b"??\0\0\0#?\x85", 9),
+    segment(Modbus, RESPONDER, b"??\0\0\0#?\x86", 9),
+    segment(Modbus, RESPONDER, b"??\0\0\0#?\x8f", 9),
+    segment(Modbus, RESPONDER, b"??\0\0\0#?\x90", 9),
+    segment(Modbus, RESPONDER, b"??\0\0\0#?\x97", 9),
     opening(Rdp, BOTH, b"\x03\0"),
     opening(Mqtt, OPENER, b"\x10?\0\x04MQTT"),
     opening(Mqtt, OPENER, b"\x10??\0\x04MQTT"),
@@ -210,10 +250,10 @@ static OPENINGS: [Opening; OPENINGS_LEN] = [
 
 /// A set of openings, as bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Openings(u128);
+pub(super) struct Openings([u64; WORDS]);
 
-const _: () = assert!(OPENINGS_LEN <= 128);
-const OPENINGS_LEN: usize = 113;
+const WORDS: usize = OPENINGS_LEN.div_ceil(64);
+const OPENINGS_LEN: usize = 145;
 
 /// What becomes of a set of openings as bytes are said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,41 +278,44 @@ impl Openings {
     }
 
     fn of(side: usize, is_one: impl Fn(Application) -> bool) -> Self {
+        let mut ret = Self::NONE;
         let ones = OPENINGS.iter().enumerate().filter(|(_, o)| o.by[side] && is_one(o.application));
-        Self(ones.fold(0, |bits, (i, _)| bits | 1 << i))
+        ones.for_each(|(i, _)| ret.0[i / 64] |= 1 << (i % 64));
+        ret
     }
 
     /// No opening.
-    pub(super) const NONE: Self = Self(0);
+    pub(super) const NONE: Self = Self([0; WORDS]);
 
     pub(super) fn is_empty(self) -> bool {
-        self.0 == 0
+        self == Self::NONE
     }
 
     /// Those that are in both sets.
     pub(super) fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
+        Self(std::array::from_fn(|i| self.0[i] & other.0[i]))
     }
 
     /// What is left after `byte` at place `at`, which `follow` bytes of its segment follow; `None` is a byte that is drawn when
     /// rendered.
     pub(super) fn hear(self, at: usize, byte: Option<u8>, follow: usize) -> Heard {
-        let (mut left, mut bits) = (0, self.0);
-        while bits != 0 {
-            let i = bits.trailing_zeros();
-            bits &= bits - 1;
-            let Opening { application, bytes, .. } = &OPENINGS[i as usize];
+        let mut left = Self::NONE;
+        for i in (0..OPENINGS_LEN).filter(|i| self.0[i / 64] >> (i % 64) & 1 == 1) {
+            let Opening { application, bytes, whole, .. } = &OPENINGS[i];
             let is_right = bytes.get(at).is_some_and(|b| match b {
                 b'?' => true,
                 b'#' => byte.is_some_and(|byte| usize::from(byte) == follow),
                 b => Some(*b) == byte,
             });
-            if is_right && at + 1 == bytes.len() {
+            if !is_right || *whole != 0 && *whole != at + 1 + follow {
+                continue;
+            }
+            if at + 1 == bytes.len() {
                 return Heard::Known(*application);
             }
-            left |= u128::from(is_right) << i;
+            left.0[i / 64] |= 1 << (i % 64);
         }
-        if left == 0 { Heard::Other } else { Heard::Possible(Self(left)) }
+        if left.is_empty() { Heard::Other } else { Heard::Possible(left) }
     }
 }
 

@@ -204,12 +204,14 @@ impl Strict {
                     m.number(&self.records(), 0, 2);
                 }
             }
-            Stage::Pieces if self.talks.is_asked(&self.walk) => {
+            Stage::Pieces => {
+                let asked = self.talks.asked(&self.walk);
                 // An opening is short enough to be said to its end.
-                self.pieces(false, m);
-                m.retain(|tok| self.talks.permits(&self.walk, tok));
+                self.pieces(closing && asked.is_none(), m);
+                if let Some(asked) = asked {
+                    m.retain(|tok| self.talks.permits(&self.walk, &asked, tok));
+                }
             }
-            Stage::Pieces => self.pieces(closing, m),
         }
     }
 
@@ -341,12 +343,7 @@ impl Strict {
                 if side.next > 2 && side.fin.is_none() && side.len_max > 0 {
                     m.allow(Tok::SeqKeep);
                 }
-                let can_skip = if side.framed {
-                    side.record_left > 1
-                } else {
-                    self.talks.begins_as(&self.walk) != Some(Application::Tls)
-                };
-                let can_skip = can_skip && !self.talks.must_wait(&self.walk);
+                let can_skip = if side.framed { side.record_left > 1 } else { self.talks.may_skip(&self.walk) };
                 if side.fin.is_none() && can_skip && side.holes.len() < 4 && self.room(side.next_for(0)) > 1 {
                     m.allow(Tok::SeqHole);
                 }

@@ -103,6 +103,14 @@ impl Talk {
     }
 }
 
+/// What the sender of the packet under way still has to say: bytes of its opening so far, and how it can go on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    application: Application,
+    at: usize,
+    left: Openings,
+}
+
 /// See the module.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Talks {
@@ -221,11 +229,10 @@ impl Talks {
         }
     }
 
-    /// What the sender of the packet under way still has to say of its opening: bytes so far, openings left. `None` where
-    /// anything may come.
-    fn pending(&self, walk: &Walk) -> Option<(usize, Openings)> {
+    /// What is asked of the payload that comes next; `None` where anything may come.
+    pub(super) fn asked(&self, walk: &Walk) -> Option<Asked> {
         let action = walk.action();
-        if action.proto != Proto::Tcp {
+        if walk.stage != Stage::Pieces || action.proto != Proto::Tcp {
             return None;
         }
         let talk = self.talks.get(usize::from(action.slot)).filter(|_| action.opens.is_none())?;
@@ -235,28 +242,26 @@ impl Talks {
         };
         let Progress::Begins { at, plain, promised } = voice.progress else { return None };
         let me = usize::from(!action.from_orig);
-        let application = talk.expected(me)?;
-        let left = if talk.promised == Some(application) {
-            promised
-        } else {
-            plain.and(Openings::of_application(me, application))
+        // A record whose header was cut by a segment's end cannot be followed.
+        let application = talk.expected(me).filter(|application| at == 0 || *application != Application::Tls)?;
+        let left = match talk.promised == Some(application) {
+            true => promised,
+            false => plain.and(Openings::of_application(me, application)),
         };
-        (!left.is_empty()).then_some((at, left))
+        (!left.is_empty()).then_some(Asked { application, at, left })
     }
 
-    /// Whether something is asked of the payload that comes next.
-    pub(super) fn is_asked(&self, walk: &Walk) -> bool {
-        walk.stage == Stage::Pieces && self.pending(walk).is_some()
-    }
-
-    /// Whether `tok` may be the next piece of payload.
-    pub(super) fn permits(&self, walk: &Walk, tok: Tok) -> bool {
-        let Some((start, left)) = self.pending(walk) else { return true };
-        let (action, limit) = (walk.action(), walk.limit());
+    /// Whether `tok` may be the next piece of payload of which `asked` is asked.
+    pub(super) fn permits(&self, walk: &Walk, asked: &Asked, tok: Tok) -> bool {
+        let (action, limit, at) = (walk.action(), walk.limit(), usize::from(walk.current.done));
+        // Records have tokens of their own, with their lengths.
+        if matches!(tok, Tok::Tls(..)) != (asked.application == Application::Tls) {
+            return false;
+        }
         let run = |piece: Piece| {
-            let (mut left, at) = (left, usize::from(walk.current.done));
+            let mut left = asked.left;
             for i in 0..usize::from(piece.len(walk.strings())) {
-                match left.hear(start + i, self.byte(walk, action, piece, at, i), follow(action, at + i)) {
+                match left.hear(asked.at + i, self.byte(walk, action, piece, at, i), follow(action, at + i)) {
                     Heard::Possible(openings) => left = openings,
                     Heard::Known(_) => return true,
                     Heard::Other => return false,
@@ -288,6 +293,19 @@ impl Talks {
             && talk.is_some_and(|talk| talk.must_wait(usize::from(!action.from_orig)))
     }
 
+    /// Whether the sender of the packet under way can leave bytes out: what is sent in their place later is drawn, and begins no
+    /// application.
+    pub(super) fn may_skip(&self, walk: &Walk) -> bool {
+        let action = walk.action();
+        let me = usize::from(!action.from_orig);
+        let talk = self.talks.get(usize::from(action.slot)).filter(|_| action.opens.is_none());
+        talk.is_none_or(|talk| {
+            let has_begun = !matches!(talk.voices[me].progress, Progress::Begins { .. });
+            let is_asked = |application| !Openings::of_application(me, application).is_empty();
+            has_begun || !talk.must_wait(me) && !talk.expected(me).is_some_and(is_asked)
+        })
+    }
+
     /// The application that the sender of the packet under way has to begin as, where it has said nothing yet.
     pub(super) fn begins_as(&self, walk: &Walk) -> Option<Application> {
         let action = walk.action();
@@ -314,7 +332,7 @@ impl Talks {
         if walk.stage != Stage::Pieces || action.proto != Proto::Tcp || action.opens.is_some() {
             return;
         }
-        let departs = !self.permits(walk, tok) || self.must_wait(walk);
+        let departs = self.asked(walk).is_some_and(|asked| !self.permits(walk, &asked, tok)) || self.must_wait(walk);
         let Some(talk) = self.talks.get_mut(usize::from(action.slot)).filter(|talk| talk.promised.is_some()) else {
             return;
         };

@@ -191,10 +191,12 @@ fn session(port: u16, says: &[(usize, &[u8])]) -> Session {
     Session { flows: vec![FiveTuple { orig, resp, orig_port, resp_port, protocol: 6 }], packets }
 }
 
+/// Who says what, in turn.
+type Says = Vec<(usize, &'static [u8])>;
+
 /// Sessions as real ones are, each with the port it was at.
-fn real_ones() -> Vec<(u16, Vec<(usize, &'static [u8])>)> {
-    let hello = b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\0\0\x04\x13\x01\x13\x02\x01\0\0\0";
-    let old = b"\x16\x03\x02\x00\x04\x0e\0\0\0";
+fn real_ones() -> Vec<(u16, Says)> {
+    let hello = b"\x16\x03\x01\x00\x31\x01\x00\x00\x2d\x03\x03aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\0\0\x04\x13\x01\x13\x02\x01\0\0\0";
     let smb = b"\0\0\0\x2f\xffSMBr\0\0\0\0\x18S\xc8\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x0c\0\x02NT LM\0x";
     vec![
         (22, vec![(1, b"SSH-2.0-OpenSSH_9.2\r\n"), (0, b"SSH-2.0-OpenSSH_8.9\r\n"), (0, b"\0\0\x05\xdc\x07\x14xyz")]),
@@ -206,7 +208,6 @@ fn real_ones() -> Vec<(u16, Vec<(usize, &'static [u8])>)> {
         (2869, vec![(0, b"NOTIFY /upnp HTTP/1.1\r\n\r\n"), (1, b"HTTP/1.1 200 OK\r\n\r\n")]),
         (443, vec![(0, hello), (1, b"\x16\x03\x03\x00\x04\x0e\0\0\0")]),
         (443, vec![(0, hello), (1, b"\x15\x03\x03\x00\x02\x02\x28")]),
-        (443, vec![(0, hello), (1, old)]),
         (445, vec![(0, smb), (1, &smb[..4]), (1, &smb[4..])]),
         (139, vec![(0, b"\x81\0\0\x44 CKFDENECFDEFFCFGEFFCCACACACACACA\0"), (1, b"\x82\0\0\0"), (0, smb)]),
         (21, vec![(1, b"220 (vsFTPd 3.0.3)\r\n"), (0, b"USER anonymous\r\n"), (1, b"331 Password?\r\n")]),
