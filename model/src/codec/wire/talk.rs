@@ -196,10 +196,9 @@ impl Talks {
         };
         let voice = talk.voices[usize::from(!action.from_orig)];
         match voice.progress {
-            // A stream begins at 1, after the SYN. What is no message has no literal bytes.
+            // A stream begins at 1, after the SYN.
             Progress::Begins { at, .. }
                 if walk.current.seq != Seq::Keep
-                    && action.is_message
                     && action.tcp.as_ref().is_none_or(|s| s.hole == 0)
                     && action.stream_at + i64::from(action.len_known) == 1 + at as i64 =>
             {
@@ -332,7 +331,9 @@ impl Talks {
         if walk.stage != Stage::Pieces || action.proto != Proto::Tcp || action.opens.is_some() {
             return;
         }
-        let departs = self.asked(walk).is_some_and(|asked| !self.permits(walk, &asked, tok)) || self.must_wait(walk);
+        let is_wrong = |asked| !self.permits(walk, &asked, tok);
+        // The encoder says no literal bytes of what is no message, so it tells nothing.
+        let departs = action.is_message && self.asked(walk).is_some_and(is_wrong) || self.must_wait(walk);
         let Some(talk) = self.talks.get_mut(usize::from(action.slot)).filter(|talk| talk.promised.is_some()) else {
             return;
         };
