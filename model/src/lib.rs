@@ -25,5 +25,6 @@ pub mod flow;
 pub mod generate;
 pub mod mamba;
 pub mod packet;
+pub mod threads;
 pub mod train;
 pub mod wire;

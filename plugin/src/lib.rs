@@ -10,5 +10,4 @@
 mod border;
 mod describe;
 mod source;
-mod threads;
 mod watch;

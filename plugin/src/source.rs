@@ -8,8 +8,8 @@ use wiremamba_model::checkpoint::Checkpoint;
 use wiremamba_model::device::Device;
 use wiremamba_model::engine::{self, Precision};
 use wiremamba_model::generate::{LabelChoice, OPTIONS, TimelinePacket, Traffic, TrafficOptions};
+use wiremamba_model::threads::Threads;
 
-use crate::threads::Threads;
 use crate::watch::Watch;
 
 /// Packets of generated flows in the order of their times, and the threads that compute them.
@@ -76,7 +76,7 @@ impl Source {
     /// Opens the source that `config` describes.
     pub(crate) fn open(config: &str) -> Result<Self, String> {
         let Config { model, precision, options } = Config::parse(config)?;
-        let threads = Threads::new().map_err(|e| chain(&e))?;
+        let threads = Threads::start(0, "wiremamba").map_err(|e| chain(&e))?;
         let traffic = threads.run(|| {
             let checkpoint = Checkpoint::load(&model).map_err(|e| chain(&e))?;
             let codec = checkpoint.codec.ok_or("the checkpoint was not made by wiremamba; it has no codec")?;

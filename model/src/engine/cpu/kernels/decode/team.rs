@@ -6,6 +6,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
+use crate::threads::Threads;
+
 /// Looks at the counter before parts of others may be taken over, and before the thread offers its core to others.
 const LOOKS_BEFORE_HELPING: usize = 200;
 const LOOKS_BEFORE_YIELDING: usize = 20_000;
@@ -32,21 +34,19 @@ struct Team<'a> {
 /// it only looking for work, takes a core from those who have it.
 #[derive(Debug)]
 pub struct Crew {
-    helpers: Option<rayon::ThreadPool>,
+    helpers: Option<Threads>,
 }
 
 impl Crew {
     /// As many threads as the current pool has, 16 at most, the caller included; only the caller where no thread can be had.
     pub fn of_current_pool() -> Self {
         let helpers = rayon::current_num_threads().clamp(1, THREADS_MAX) - 1;
-        let pool =
-            || rayon::ThreadPoolBuilder::new().num_threads(helpers).thread_name(|i| format!("decode-{i}")).build();
-        Self { helpers: (helpers > 0).then(pool).and_then(Result::ok) }
+        Self { helpers: (helpers > 0).then(|| Threads::start(helpers, "decode")).and_then(Result::ok) }
     }
 
     /// Threads, the caller included.
     pub(super) fn threads(&self) -> usize {
-        1 + self.helpers.as_ref().map_or(0, rayon::ThreadPool::current_num_threads)
+        1 + self.helpers.as_ref().map_or(0, Threads::count)
     }
 
     /// Calls `work(phase, part)` once for each of `parts` parts of each of `phases` phases. No part of a phase begins before all parts of
@@ -57,7 +57,7 @@ impl Crew {
         let alone = |_| Alone(AtomicUsize::new(0));
         let team = Team { begun: (0..parts).map(alone).collect(), done: alone(0), present: alone(0), phases, work };
         match &self.helpers {
-            Some(helpers) if parts > 1 => helpers.in_place_scope(|scope| {
+            Some(helpers) if parts > 1 => helpers.pool().in_place_scope(|scope| {
                 for me in 1..parts {
                     let team = &team;
                     scope.spawn(move |_| team.walk(me));
