@@ -18,6 +18,7 @@ mod products;
 mod scan;
 mod scan_backward;
 mod shared;
+mod target;
 mod tiled;
 
 pub use bf16::{Bf16Isa, Bf16Scratch, matmul_bf16, round_to_bf16};

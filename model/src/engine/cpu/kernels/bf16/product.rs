@@ -14,6 +14,7 @@ use super::pack::{interleave, round_row, transpose};
 use crate::engine::cpu::kernels::lines::Lines;
 use crate::engine::cpu::kernels::matmul::Matrix;
 use crate::engine::cpu::kernels::shared::Shared;
+use crate::engine::cpu::kernels::target::Target;
 
 /// Pairs of the inner dimension in a block: a panel of 32 columns of them is 32 KiB.
 const PAIRS_PER_BLOCK: usize = 256;
@@ -49,58 +50,39 @@ pub fn matmul_bf16(
     b: Matrix<'_>,
     accumulate: bool,
 ) {
-    let (m, k) = a.shape();
-    let (k_b, n) = b.shape();
     assert!(isa.is_supported(), "{isa:?} on a CPU without it");
-    assert_eq!(k, k_b, "inner dimensions");
-    assert!(n <= ret_stride, "rows of {n} do not fit a stride of {ret_stride}");
-    if m == 0 || n == 0 {
-        return;
-    }
-    assert!((m - 1) * ret_stride + n <= ret.len(), "result too short for {m} x {n}");
-    let result = Result { start: Shared::new(ret), stride: ret_stride, m, n, k, accumulate };
+    let Some(target) = Target::new(ret, ret_stride, a, b, accumulate) else { return };
     match isa {
-        Bf16Isa::Avx512Bf16 => run::<12, 32>(isa, scratch, result, a, b),
-        Bf16Isa::Avx2 => run::<6, 16>(isa, scratch, result, a, b),
-        Bf16Isa::Scalar => run::<4, 2>(isa, scratch, result, a, b),
+        Bf16Isa::Avx512Bf16 => run::<12, 32>(isa, scratch, target, a, b),
+        Bf16Isa::Avx2 => run::<6, 16>(isa, scratch, target, a, b),
+        Bf16Isa::Scalar => run::<4, 2>(isa, scratch, target, a, b),
     }
-}
-
-/// Where the product goes, and its shape.
-#[derive(Clone, Copy)]
-struct Result {
-    start: Shared,
-    stride: usize,
-    m: usize,
-    n: usize,
-    k: usize,
-    accumulate: bool,
 }
 
 fn run<const ROWS: usize, const COLS: usize>(
     isa: Bf16Isa,
     scratch: &mut Bf16Scratch,
-    result: Result,
+    target: Target,
     a: Matrix<'_>,
     b: Matrix<'_>,
 ) {
     assert_eq!((ROWS, COLS), (isa.rows(), isa.cols()), "the tile of {isa:?}");
-    let right = Panels::<COLS>::new(&mut scratch.right, result.n, result.k);
+    let right = Panels::<COLS>::new(&mut scratch.right, target.n, target.k);
     right.fill(isa, b.t());
     let (_, _, _, _, transposed) = a.stored();
     let left = transposed.then(|| {
-        let left = Panels::<ROWS>::new(&mut scratch.left, result.m, result.k);
+        let left = Panels::<ROWS>::new(&mut scratch.left, target.m, target.k);
         left.fill(isa, a);
         left
     });
 
-    let rows_per_task = if result.m >= ROWS_MANY { ROWS_PER_TASK.0 } else { ROWS_PER_TASK.1 };
-    let row_tasks = result.m.div_ceil(rows_per_task);
+    let rows_per_task = if target.m >= ROWS_MANY { ROWS_PER_TASK.0 } else { ROWS_PER_TASK.1 };
+    let row_tasks = target.m.div_ceil(rows_per_task);
     let panels_per_task = right.count.div_ceil(TASKS_MIN.div_ceil(row_tasks)).max(1);
     let col_tasks = right.count.div_ceil(panels_per_task);
     (0..row_tasks * col_tasks).into_par_iter().for_each_init(Lines::default, |words, task| {
         let (row_task, col_task) = (task / col_tasks, task % col_tasks);
-        let rows = row_task * rows_per_task..((row_task + 1) * rows_per_task).min(result.m);
+        let rows = row_task * rows_per_task..((row_task + 1) * rows_per_task).min(target.m);
         let panels = col_task * panels_per_task..((col_task + 1) * panels_per_task).min(right.count);
         let blocks = right.pairs.div_ceil(PAIRS_PER_BLOCK).max(1);
         for block in 0..blocks {
@@ -109,10 +91,10 @@ fn run<const ROWS: usize, const COLS: usize>(
                 Some(left) => Left::Panels(left),
                 None => Left::Rows(round_rows(isa, a, rows.clone(), rows_per_task, pairs.clone(), words)),
             };
-            let accumulate = result.accumulate || block > 0;
+            let accumulate = target.accumulate || block > 0;
             // SAFETY: support was checked, both operands are laid out for these rows, panels and pairs, and each task has
-            // its own rows and columns of the result.
-            unsafe { block_product(isa, &left, &right, rows.clone(), panels.clone(), pairs, result, accumulate) };
+            // its own rows and columns of the target.
+            unsafe { block_product(isa, &left, &right, rows.clone(), panels.clone(), pairs, target, accumulate) };
         }
     });
 }
@@ -146,7 +128,7 @@ fn round_rows(
 }
 
 /// # Safety
-/// The CPU has `isa`, the operands hold these rows, panels and pairs, and no other thread writes this part of the result.
+/// The CPU has `isa`, the operands hold these rows, panels and pairs, and no other thread writes this part of the target.
 #[allow(clippy::too_many_arguments)]
 unsafe fn block_product<const ROWS: usize, const COLS: usize>(
     isa: Bf16Isa,
@@ -155,7 +137,7 @@ unsafe fn block_product<const ROWS: usize, const COLS: usize>(
     rows: Range<usize>,
     panels: Range<usize>,
     pairs: Range<usize>,
-    result: Result,
+    target: Target,
     accumulate: bool,
 ) {
     for panel in panels {
@@ -172,10 +154,10 @@ unsafe fn block_product<const ROWS: usize, const COLS: usize>(
                     left_pair,
                     right: right.at(panel, pairs.start),
                     pairs: pairs.len(),
-                    ret: result.start.at(row * result.stride + panel * COLS),
-                    ret_row: result.stride,
+                    ret: target.start.at(row * target.stride + panel * COLS),
+                    ret_row: target.stride,
                     rows: ROWS.min(rows.end - row),
-                    cols: COLS.min(result.n - panel * COLS),
+                    cols: COLS.min(target.n - panel * COLS),
                     accumulate,
                 };
                 multiply(isa, tile);

@@ -13,6 +13,7 @@ use crate::engine::cpu::kernels::lanes::{Isa, prefetch_second_level};
 use crate::engine::cpu::kernels::matmul::Matrix;
 use crate::engine::cpu::kernels::numbers::Numbers;
 use crate::engine::cpu::kernels::shared::Shared;
+use crate::engine::cpu::kernels::target::Target;
 
 /// Of the inner dimension in a block: with AVX2 a panel of the right operand is 16 KiB of it, half of a first-level cache.
 const DEPTH: usize = 256;
@@ -56,49 +57,31 @@ pub fn matmul_tiled(
     b: Matrix<'_>,
     accumulate: bool,
 ) {
-    let (m, k) = a.shape();
-    let (k_b, n) = b.shape();
     assert!(isa.is_supported(), "{isa:?} on a CPU without it");
-    assert_eq!(k, k_b, "inner dimensions");
-    assert!(n <= ret_stride, "rows of {n} do not fit a stride of {ret_stride}");
-    if m == 0 || n == 0 {
-        return;
-    }
-    assert!((m - 1) * ret_stride + n <= ret.len(), "result too short for {m} x {n}");
-    if k == 0 {
+    let (stride, columns) = (ret_stride, b.shape().1);
+    let Some(target) = Target::new(ret, stride, a, b, accumulate) else { return };
+    if target.k == 0 {
         if !accumulate {
-            ret.chunks_mut(ret_stride).take(m).for_each(|row| row[..n].fill(0.0));
+            ret.chunks_mut(stride).take(target.m).for_each(|row| row[..columns].fill(0.0));
         }
         return;
     }
-    let result = Result { start: Shared::new(ret), stride: ret_stride, m, n, k, accumulate };
     match isa {
-        Isa::Avx512 => run::<12, 32>(isa, scratch, result, a, b),
-        Isa::Avx2 => run::<6, 16>(isa, scratch, result, a, b),
-        Isa::Scalar => run::<4, 2>(isa, scratch, result, a, b),
+        Isa::Avx512 => run::<12, 32>(isa, scratch, target, a, b),
+        Isa::Avx2 => run::<6, 16>(isa, scratch, target, a, b),
+        Isa::Scalar => run::<4, 2>(isa, scratch, target, a, b),
     }
-}
-
-/// Where the product goes, and its shape.
-#[derive(Clone, Copy)]
-struct Result {
-    start: Shared,
-    stride: usize,
-    m: usize,
-    n: usize,
-    k: usize,
-    accumulate: bool,
 }
 
 fn run<const ROWS: usize, const COLS: usize>(
     isa: Isa,
     scratch: &mut TiledScratch,
-    result: Result,
+    target: Target,
     a: Matrix<'_>,
     b: Matrix<'_>,
 ) {
     assert_eq!((ROWS, COLS), (rows(isa), cols(isa)), "the tile of {isa:?}");
-    let Result { m, n, k, .. } = result;
+    let Target { m, n, k, .. } = target;
     let worth = (m * n * k / WORK_PER_TASK).max(1);
     let threads = rayon::current_num_threads().min(worth);
     let (tiles, panels) = (m.div_ceil(ROWS), n.div_ceil(COLS));
@@ -126,7 +109,7 @@ fn run<const ROWS: usize, const COLS: usize>(
             let depth = from..(from + block_depth).min(k);
             let (left_at, right_at) = (task * room_each, task * room_each + left_room);
             // SAFETY: each task has its own room for its tiles and panels over the depth of a block, and its own part of the
-            // result; support was checked.
+            // target; support was checked.
             unsafe {
                 let left =
                     lay_out_left::<ROWS>(isa, a, rows.clone(), depth.clone(), panels.len() * COLS, room, left_at);
@@ -145,8 +128,8 @@ fn run<const ROWS: usize, const COLS: usize>(
                 } else {
                     Ahead::of(a, rows.end..(rows.end + rows.len()).min(m), 0..block_depth.min(k))
                 };
-                let result = Result { accumulate: result.accumulate || from > 0, ..result };
-                multiply_block::<ROWS, COLS>(isa, left, right, &rows, &panels, depth.len(), result, next);
+                let target = Target { accumulate: target.accumulate || from > 0, ..target };
+                multiply_block::<ROWS, COLS>(isa, left, right, &rows, &panels, depth.len(), target, next);
             }
         }
     });
@@ -244,7 +227,7 @@ impl Ahead {
 }
 
 /// # Safety
-/// The CPU has `isa`, the operands hold these rows, panels and depth, and no other thread writes this part of the result.
+/// The CPU has `isa`, the operands hold these rows, panels and depth, and no other thread writes this part of the target.
 #[allow(clippy::too_many_arguments)]
 unsafe fn multiply_block<const ROWS: usize, const COLS: usize>(
     isa: Isa,
@@ -253,7 +236,7 @@ unsafe fn multiply_block<const ROWS: usize, const COLS: usize>(
     rows: &Range<usize>,
     panels: &Range<usize>,
     depth: usize,
-    result: Result,
+    target: Target,
     mut next: Ahead,
 ) {
     let tiles = rows.len().div_ceil(ROWS);
@@ -270,11 +253,11 @@ unsafe fn multiply_block<const ROWS: usize, const COLS: usize>(
                     layout,
                     right: right.add(p * panel_stride),
                     depth,
-                    ret: result.start.at(row * result.stride + panel * COLS),
-                    ret_row: result.stride,
+                    ret: target.start.at(row * target.stride + panel * COLS),
+                    ret_row: target.stride,
                     rows: ROWS.min(rows.end - row),
-                    cols: COLS.min(result.n - panel * COLS),
-                    accumulate: result.accumulate,
+                    cols: COLS.min(target.n - panel * COLS),
+                    accumulate: target.accumulate,
                 };
                 multiply(isa, tile);
             }
