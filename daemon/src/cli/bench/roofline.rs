@@ -5,15 +5,17 @@ use std::time::Instant;
 
 use wiremamba_model::engine::Isa;
 use wiremamba_model::engine::cpu::kernels::decode::read_all;
-use wiremamba_model::engine::cpu::kernels::{Bf16Isa, Bf16Scratch, Matrix, matmul, matmul_bf16};
+use wiremamba_model::engine::cpu::kernels::{Bf16Isa, Bf16Scratch, Matrix, Numbers, matmul, matmul_bf16};
 
 /// Bytes that a measurement of reading goes through: long enough for a clock.
 const READ_BYTES: usize = 3 << 30;
 
 /// Gigabytes a second at which `threads` threads together read `bytes` of memory over and over, each its own part of them: the
-/// median of some measurements. What fits in a cache is read from there.
+/// median of some measurements. What fits in a cache is read from there. The memory is on huge pages where the system has them, as the weights
+/// of a decoder are.
 pub(super) fn read_gb_per_s(isa: Isa, bytes: usize, threads: usize) -> f64 {
-    let numbers = vec![1.0f32; bytes.div_ceil(4)];
+    let mut numbers = Numbers::zeroed(bytes.div_ceil(4));
+    numbers.fill(1.0);
     let passes = (READ_BYTES / 4 / bytes.max(1)).max(1);
     let mut rates: Vec<f64> = (0..5)
         .map(|_| {

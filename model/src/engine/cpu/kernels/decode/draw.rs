@@ -178,7 +178,7 @@ impl Head<'_> {
         of: usize,
         wanted: impl Iterator<Item = (usize, Range<usize>)>,
     ) {
-        let head = &self.network.head;
+        let head = self.network.weights(&self.network.head);
         let Own { narrow, logits, .. } = own;
         let logits = SharedLines::new(logits);
         // SAFETY: handed on.
@@ -187,7 +187,7 @@ impl Head<'_> {
             let input = Input { lines: self.hidden, first: slot, stride: self.stride, rows, narrow };
             for (row, tiles) in wanted {
                 let output = Output { lines: logits, first: row, stride: stride(of), accumulate: false };
-                product(self.isa, head, &input, 2 * tiles.start..2 * tiles.end, &output);
+                product(self.isa, &head, &input, 2 * tiles.start..2 * tiles.end, &output);
             }
         }
     }

@@ -6,12 +6,15 @@
 
 use std::ops::Range;
 
-use super::super::lanes::{Isa, isa_kernel};
+use super::super::lanes::{Isa, isa_kernel, prefetch};
 use super::lines::{SharedLines, TILE, tiles};
-use super::panels::{Panels, to_bf16};
+use super::panels::{Weights, to_bf16};
 use super::product::{HALF, Input, Output};
 use super::wide::Wide;
 use crate::engine::Precision;
+
+/// How far ahead one row asks for the weights of each panel, in bytes. The CPU guesses them too, but stops at the end of a page.
+const READ_AHEAD: usize = 512;
 
 /// Rows made narrow: scratch of one thread.
 #[derive(Debug, Default)]
@@ -139,7 +142,7 @@ unsafe fn fill_body<V: Wide>(
 ///
 /// # Safety
 /// As there, and the input's `narrow` was filled from it.
-pub(super) unsafe fn product(isa: Isa, panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) {
+pub(super) unsafe fn product(isa: Isa, panels: &Weights<'_>, input: &Input<'_>, halves: Range<usize>, output: &Output) {
     // SAFETY: handed on; the features were looked for.
     unsafe {
         match (panels.precision, isa) {
@@ -155,28 +158,32 @@ pub(super) unsafe fn product(isa: Isa, panels: &Panels, input: &Input<'_>, halve
 }
 
 isa_kernel! {
-    fn int8(panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) = int8_body
+    fn int8(panels: &Weights<'_>, input: &Input<'_>, halves: Range<usize>, output: &Output) = int8_body
 }
 
 /// # Safety
 /// As [`product`].
 #[inline(always)]
-unsafe fn int8_body<V: Wide>(panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) {
+unsafe fn int8_body<V: Wide>(panels: &Weights<'_>, input: &Input<'_>, halves: Range<usize>, output: &Output) {
     let (mut col, end) = (halves.start * HALF / V::N, halves.end * HALF / V::N);
-    // Registers of outputs at once: one row leaves room for many, more rows share each of their inputs between two.
+    // Registers of outputs at once: one row leaves room for those of four panels, more rows share each of their inputs between two.
     let wide = match input.rows {
         _ if V::N == 1 => 1,
-        1 => 4,
+        1 => 4 * TILE / V::N,
         _ => 2,
     };
     while col < end {
-        let count = if end - col >= wide { wide } else { 1 };
+        let mut count = wide;
+        while count > end - col {
+            count /= 2;
+        }
         let mut row = 0;
         while row < input.rows {
             let left = input.rows - row;
             // SAFETY: these rows and registers of outputs exist.
             let done = unsafe {
                 match (left, count) {
+                    (1, 8) if V::N == 8 => int8_tile::<V, 1, 8>(panels, input, row, col, output),
                     (1, 4) => int8_tile::<V, 1, 4>(panels, input, row, col, output),
                     (4.., 2) => int8_tile::<V, 4, 2>(panels, input, row, col, output),
                     (2.., 2) => int8_tile::<V, 2, 2>(panels, input, row, col, output),
@@ -198,7 +205,7 @@ unsafe fn int8_body<V: Wide>(panels: &Panels, input: &Input<'_>, halves: Range<u
 /// They exist.
 #[inline(always)]
 unsafe fn int8_tile<V: Wide, const R: usize, const P: usize>(
-    panels: &Panels,
+    panels: &Weights<'_>,
     input: &Input<'_>,
     row: usize,
     col: usize,
@@ -219,6 +226,9 @@ unsafe fn int8_tile<V: Wide, const R: usize, const P: usize>(
             let x = input.narrow.values.as_ptr().add(tile * input.rows + row).cast::<i16>();
             for quad in 0..(inputs - tile * TILE).min(TILE) / 4 {
                 let x = x.add(4 * quad);
+                if R == 1 {
+                    (0..P).step_by(TILE / V::N).for_each(|p| prefetch(w[p].wrapping_add(at + READ_AHEAD).cast()));
+                }
                 let pairs: [_; P] = std::array::from_fn(|p| V::load_quads(w[p].add(at)));
                 for (r, sums) in sums.iter_mut().enumerate() {
                     for (sum, (outer, inner)) in sums.iter_mut().zip(pairs) {
@@ -254,7 +264,7 @@ mod avx512 {
     /// # Safety
     /// As [`super::product`], on a CPU with these features.
     #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vnni,fma,avx2")]
-    pub(super) unsafe fn product_int8(panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) {
+    pub(super) unsafe fn product_int8(panels: &Weights<'_>, input: &Input<'_>, halves: Range<usize>, output: &Output) {
         // SAFETY: handed on.
         unsafe { int8_body::<__m512>(panels, input, halves, output) }
     }
@@ -262,7 +272,7 @@ mod avx512 {
     /// # Safety
     /// As [`super::product`], on a CPU with these features.
     #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512bf16,fma,avx2")]
-    pub(super) unsafe fn product_bf16(panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) {
+    pub(super) unsafe fn product_bf16(panels: &Weights<'_>, input: &Input<'_>, halves: Range<usize>, output: &Output) {
         for panel in halves.start / 2..halves.end.div_ceil(2) {
             let mut row = 0;
             while row < input.rows {
@@ -285,7 +295,7 @@ mod avx512 {
     /// They exist.
     #[inline(always)]
     unsafe fn bf16_tile<const R: usize>(
-        panels: &Panels,
+        panels: &Weights<'_>,
         input: &Input<'_>,
         row: usize,
         panel: usize,

@@ -1,7 +1,7 @@
 //! A network's weights as a step reads them.
 
 use super::lines::{Line, TILE, tiles, vector};
-use super::panels::Panels;
+use super::panels::{Panels, Shelf, Weights};
 use crate::engine::Precision;
 use crate::mamba::{LayerOffsets, MambaConfig, Params};
 
@@ -9,6 +9,7 @@ use crate::mamba::{LayerOffsets, MambaConfig, Params};
 #[derive(Debug)]
 pub struct Network {
     pub(super) config: MambaConfig,
+    shelf: Shelf,
     pub(super) blocks: Vec<Block>,
     pub(super) norm_f: Vec<Line>,
     pub(super) head: Panels,
@@ -48,32 +49,47 @@ impl Network {
         assert!([4, 8, 16, 32, 64].contains(&c.d_state) && [2, 3, 4].contains(&c.d_conv), "no kernel for {c:?}");
         let at = |offset: usize, len: usize| &params.data[offset..offset + len];
         let small = if precision == Precision::Int8 { Precision::Bf16 } else { precision };
-        let block = |o: &LayerOffsets| {
+        let lines_of_block = 2 * Panels::lines(c.d_inner, c.d_model, precision)
+            + Panels::lines(c.x_proj_width(), c.d_inner, small)
+            + Panels::lines(c.d_inner, c.dt_rank, small)
+            + Panels::lines(c.d_model, c.d_inner, precision);
+        let mut shelf = Shelf::new(c.n_layer * lines_of_block + Panels::lines(c.vocab_size, c.d_model, precision));
+        let mut block = |o: &LayerOffsets| {
             let (x, z) = at(o.in_proj, 2 * c.d_inner * c.d_model).split_at(c.d_inner * c.d_model);
             let a2: Vec<f32> = at(o.a_log, c.d_inner * c.d_state)
                 .iter()
                 .map(|a_log| -a_log.exp() * std::f32::consts::LOG2_E)
                 .collect();
+            let shelf = &mut shelf;
             Block {
                 norm: vector(at(o.norm, c.d_model)),
-                in_x: Panels::new(x, c.d_inner, c.d_model, precision),
-                in_z: Panels::new(z, c.d_inner, c.d_model, precision),
+                in_x: Panels::new(shelf, x, c.d_inner, c.d_model, precision),
+                in_z: Panels::new(shelf, z, c.d_inner, c.d_model, precision),
                 conv_weight: by_channel(at(o.conv_weight, c.d_inner * c.d_conv), c.d_conv),
                 conv_bias: vector(at(o.conv_bias, c.d_inner)),
-                x_proj: Panels::new(at(o.x_proj, c.x_proj_width() * c.d_inner), c.x_proj_width(), c.d_inner, small),
-                dt_proj: Panels::new(at(o.dt_weight, c.d_inner * c.dt_rank), c.d_inner, c.dt_rank, small),
+                x_proj: Panels::new(
+                    shelf,
+                    at(o.x_proj, c.x_proj_width() * c.d_inner),
+                    c.x_proj_width(),
+                    c.d_inner,
+                    small,
+                ),
+                dt_proj: Panels::new(shelf, at(o.dt_weight, c.d_inner * c.dt_rank), c.d_inner, c.dt_rank, small),
                 dt_bias: vector(at(o.dt_bias, c.d_inner)),
                 a2: by_channel(&a2, c.d_state),
                 d: vector(at(o.d, c.d_inner)),
-                out_proj: Panels::new(at(o.out_proj, c.d_model * c.d_inner), c.d_model, c.d_inner, precision),
+                out_proj: Panels::new(shelf, at(o.out_proj, c.d_model * c.d_inner), c.d_model, c.d_inner, precision),
             }
         };
         let layout = params.layout.clone();
         let embedding = at(layout.embedding, c.vocab_size * c.d_model);
+        let blocks = layout.layers.iter().map(&mut block).collect();
+        let head = Panels::new(&mut shelf, embedding, c.vocab_size, c.d_model, precision);
         Self {
-            blocks: layout.layers.iter().map(block).collect(),
+            shelf,
+            blocks,
             norm_f: vector(at(layout.norm_f, c.d_model)),
-            head: Panels::new(embedding, c.vocab_size, c.d_model, precision),
+            head,
             embedding: embedding.to_vec(),
             multiply_adds: (c.forward_flops_per_token() / 2.0) as usize,
             config: c,
@@ -83,6 +99,11 @@ impl Network {
     /// Its sizes.
     pub fn config(&self) -> &MambaConfig {
         &self.config
+    }
+
+    /// One of its matrices, as a product reads it.
+    pub(super) fn weights<'a>(&'a self, panels: &'a Panels) -> Weights<'a> {
+        panels.on(&self.shelf)
     }
 
     /// Bytes of weights that a step reads.

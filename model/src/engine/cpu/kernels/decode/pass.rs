@@ -196,11 +196,12 @@ impl Pass<'_> {
         accumulate: bool,
     ) {
         let output = Output { lines, first: 0, stride: self.stride, accumulate };
+        let weights = self.network.weights(panels);
         // SAFETY: handed on.
         unsafe {
-            narrow.fill(self.isa, panels.precision, from, (0, self.stride), (self.rows, panels.inputs));
+            narrow.fill(self.isa, weights.precision, from, (0, self.stride), (self.rows, weights.inputs));
             let input = Input { lines: from, first: 0, stride: self.stride, rows: self.rows, narrow };
-            product(self.isa, panels, &input, halves, &output);
+            product(self.isa, &weights, &input, halves, &output);
         }
     }
 
@@ -213,12 +214,12 @@ impl Pass<'_> {
         // SAFETY: handed on; the channels are this part's.
         unsafe {
             self.norm(&block.norm, self.residual, (normed, self.stride), self.rows);
-            let (x, z) = (&block.in_x, &block.in_z);
+            let (x, z) = (self.network.weights(&block.in_x), self.network.weights(&block.in_z));
             own.narrow.fill(self.isa, x.precision, normed, (0, self.stride), (self.rows, x.inputs));
             let input = Input { lines: normed, first: 0, stride: self.stride, rows: self.rows, narrow: &own.narrow };
             let output = |lines| Output { lines, first: 0, stride: self.stride, accumulate: false };
-            product(self.isa, x, &input, halves.clone(), &output(self.x));
-            product(self.isa, z, &input, halves, &output(self.z));
+            product(self.isa, &x, &input, halves.clone(), &output(self.x));
+            product(self.isa, &z, &input, halves, &output(self.z));
             let windows = self.of_layer(self.windows, layer, c.d_conv - 1);
             let args = Conv {
                 weight: &block.conv_weight,

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::super::lanes::{Isa, isa_kernel};
 use super::lines::{SharedLines, TILE};
 use super::narrow::{self, Narrow};
-use super::panels::Panels;
+use super::panels::Weights;
 use super::wide::Wide;
 use crate::engine::Precision;
 
@@ -43,7 +43,7 @@ pub(super) struct Output {
 /// # Safety
 /// The CPU has `isa`; input and output have room for the matrix and the rows, `input.narrow` was made of them where
 /// [`narrow::is_needed`]; no other thread writes the input, or uses these outputs; on AVX-512 `halves` are whole tiles.
-pub(super) unsafe fn product(isa: Isa, panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) {
+pub(super) unsafe fn product(isa: Isa, panels: &Weights<'_>, input: &Input<'_>, halves: Range<usize>, output: &Output) {
     if halves.is_empty() {
         return;
     }
@@ -101,20 +101,20 @@ impl Loader for Half {
 }
 
 isa_kernel! {
-    fn full(panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) = full_body
+    fn full(panels: &Weights<'_>, input: &Input<'_>, halves: Range<usize>, output: &Output) = full_body
 }
 isa_kernel! {
-    fn half(panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) = half_body
+    fn half(panels: &Weights<'_>, input: &Input<'_>, halves: Range<usize>, output: &Output) = half_body
 }
 
 #[inline(always)]
-unsafe fn full_body<V: Wide>(panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) {
+unsafe fn full_body<V: Wide>(panels: &Weights<'_>, input: &Input<'_>, halves: Range<usize>, output: &Output) {
     // SAFETY: handed on.
     unsafe { all::<V, Full>(panels, input, halves, output) }
 }
 
 #[inline(always)]
-unsafe fn half_body<V: Wide>(panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) {
+unsafe fn half_body<V: Wide>(panels: &Weights<'_>, input: &Input<'_>, halves: Range<usize>, output: &Output) {
     // SAFETY: handed on.
     unsafe { all::<V, Half>(panels, input, halves, output) }
 }
@@ -125,7 +125,7 @@ unsafe fn half_body<V: Wide>(panels: &Panels, input: &Input<'_>, halves: Range<u
 /// # Safety
 /// As [`product`].
 #[inline(always)]
-unsafe fn all<V: Wide, W: Loader>(panels: &Panels, input: &Input<'_>, halves: Range<usize>, output: &Output) {
+unsafe fn all<V: Wide, W: Loader>(panels: &Weights<'_>, input: &Input<'_>, halves: Range<usize>, output: &Output) {
     let job = Job { panels, input, output };
     let mut col = halves.start * HALF / V::N;
     let end = halves.end * HALF / V::N;
@@ -202,7 +202,7 @@ fn widest(lanes: usize, rows: usize) -> usize {
 }
 
 struct Job<'a> {
-    panels: &'a Panels,
+    panels: &'a Weights<'a>,
     input: &'a Input<'a>,
     output: &'a Output,
 }

@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::lines::{SharedLines, TILE, stride, tiles};
 use super::narrow::Narrow;
-use super::panels::Panels;
+use super::panels::{Panels, Shelf, Weights};
 use super::product::{Input, Output, product};
 use crate::codec::Token;
 use crate::engine::{CpuDecoder, CpuEngine, Isa, Precision};
@@ -46,10 +46,18 @@ fn in_tiles(values: &[f32], rows: usize, width: usize) -> Vec<Line> {
     ret
 }
 
-fn multiply(isa: Isa, panels: &Panels, x: &[f32], rows: usize, accumulate: Option<&[f32]>) -> Vec<f32> {
+/// A matrix on a shelf of its own.
+fn shelved(w: &[f32], outputs: usize, inputs: usize, precision: Precision) -> (Shelf, Panels) {
+    let mut shelf = Shelf::new(Panels::lines(outputs, inputs, precision));
+    let panels = Panels::new(&mut shelf, w, outputs, inputs, precision);
+    (shelf, panels)
+}
+
+/// `x` (rows, inputs) times the transposed matrix, written over `before` (rows, outputs), or added to it.
+fn multiply(isa: Isa, panels: &Weights<'_>, x: &[f32], rows: usize, before: &[f32], accumulate: bool) -> Vec<f32> {
+    let outputs = before.len() / rows;
     let mut lines = in_tiles(x, rows, panels.inputs);
-    let zeros = vec![0.0; rows * panels.outputs];
-    let mut ret = in_tiles(accumulate.unwrap_or(&zeros), rows, panels.outputs);
+    let mut ret = in_tiles(before, rows, outputs);
     let (from, to) = (SharedLines::new(&mut lines), SharedLines::new(&mut ret));
     let mut narrow = Narrow::new(rows, panels.inputs);
     let stride = stride(rows);
@@ -57,21 +65,21 @@ fn multiply(isa: Isa, panels: &Panels, x: &[f32], rows: usize, accumulate: Optio
     unsafe {
         narrow.fill(isa, panels.precision, from, (0, stride), (rows, panels.inputs));
         let input = Input { lines: from, first: 0, stride, rows, narrow: &narrow };
-        let output = Output { lines: to, first: 0, stride, accumulate: accumulate.is_some() };
+        let output = Output { lines: to, first: 0, stride, accumulate };
         // In two pieces, as two threads have it.
-        let (all, cut) = (2 * tiles(panels.outputs), tiles(panels.outputs) / 2 * 2);
+        let (all, cut) = (2 * tiles(outputs), tiles(outputs) / 2 * 2);
         product(isa, panels, &input, 0..cut, &output);
         product(isa, panels, &input, cut..all, &output);
     }
-    (0..rows * panels.outputs)
-        .map(|i| ret[i % panels.outputs / TILE * stride + i / panels.outputs].0[i % panels.outputs % TILE])
-        .collect()
+    (0..rows * outputs).map(|i| ret[i % outputs / TILE * stride + i / outputs].0[i % outputs % TILE]).collect()
 }
 
 #[test]
 fn products_equal_plain_sums_in_every_precision() {
     // Rows of every height of tile and its rest; outputs and inputs that fill no tile; many outputs for the wide kernels.
-    for (rows, outputs, inputs) in [(1, 37, 12), (2, 80, 48), (3, 200, 33), (5, 16, 7), (13, 64, 20), (64, 100, 130)] {
+    for (rows, outputs, inputs) in
+        [(1, 37, 12), (1, 200, 40), (2, 80, 48), (3, 200, 33), (5, 16, 7), (13, 64, 20), (64, 100, 130)]
+    {
         let (w, x) = (numbers(outputs * inputs, 1), numbers(rows * inputs, 2));
         let before = numbers(rows * outputs, 3);
         let expected: Vec<f32> = (0..rows * outputs)
@@ -89,10 +97,11 @@ fn products_equal_plain_sums_in_every_precision() {
                 Precision::Bf16 => 6e-3,
                 Precision::Int8 => 1e-2,
             };
-            let panels = Panels::new(&w, outputs, inputs, precision);
-            let scalar = multiply(Isa::Scalar, &panels, &x, rows, Some(&before));
+            let (shelf, panels) = shelved(&w, outputs, inputs, precision);
+            let weights = panels.on(&shelf);
+            let scalar = multiply(Isa::Scalar, &weights, &x, rows, &before, true);
             for isa in supported() {
-                let result = multiply(isa, &panels, &x, rows, Some(&before));
+                let result = multiply(isa, &weights, &x, rows, &before, true);
                 let difference = distance(&result, &expected);
                 assert!(difference < tolerance, "{precision:?} {isa:?} {rows} {outputs} {inputs}: {difference}");
                 if precision == Precision::Int8 {
@@ -106,16 +115,17 @@ fn products_equal_plain_sums_in_every_precision() {
 #[test]
 fn int8_takes_the_largest_inputs_without_overflow_and_passes_on_what_is_no_number() {
     let (outputs, inputs) = (16, 2048);
-    let panels = Panels::new(&vec![1.0; outputs * inputs], outputs, inputs, Precision::Int8);
+    let (shelf, panels) = shelved(&vec![1.0; outputs * inputs], outputs, inputs, Precision::Int8);
+    let (weights, ones) = (panels.on(&shelf), [1.0; 16]);
     let mut x = vec![3e3f32; inputs];
     for isa in supported() {
-        for y in multiply(isa, &panels, &x, 1, None) {
+        for y in multiply(isa, &weights, &x, 1, &ones, false) {
             assert!((y / (3e3 * inputs as f32) - 1.0).abs() < 1e-3, "{isa:?}: {y}");
         }
     }
     x[7] = f32::NAN;
     for isa in supported() {
-        assert!(multiply(isa, &panels, &x, 1, None).iter().all(|y| y.is_nan()), "{isa:?}");
+        assert!(multiply(isa, &weights, &x, 1, &ones, false).iter().all(|y| y.is_nan()), "{isa:?}");
     }
 }
 
