@@ -165,6 +165,11 @@ impl Feed {
         }
     }
 
+    /// Whether what is at hand is through, so that [`next`](Self::next) needs something new from the source.
+    pub(super) fn is_at_end_of_batch(&self) -> bool {
+        self.at >= self.current.len
+    }
+
     /// Notes that a batch was taken, and wakes a source that waits for room when there is enough of it.
     fn took_one(&self) {
         // Both this and the source's look at `queued` come after a change that the other looks at: one of them sees it.

@@ -8,11 +8,14 @@ mod awake;
 mod book;
 mod counters;
 mod feed;
+mod lead;
 mod live;
+mod margin;
 mod pacer;
 mod profile;
 mod schedule;
 mod split;
+mod tick;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -34,7 +37,7 @@ pub use feed::PRELOAD_BYTES_MAX;
 pub use book::{TruthError, TruthFlow, TruthState};
 pub use counters::{Ended, ReplayCounters};
 pub use live::LivePace;
-pub use pacer::Spin;
+pub use margin::Spin;
 pub use profile::{Profile, ProfileError, ProfileUnit};
 pub use schedule::{Pace, Schedule};
 pub use split::Oversize;
@@ -295,6 +298,10 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(Ended::Stopped);
             }
+            if self.feed.is_at_end_of_batch() && !self.schedule.is_top_speed() {
+                // The next batch takes its time, which the last packet of this one need not wait for.
+                self.flush(sink)?;
+            }
             let ended = match self.feed.next() {
                 Fed::Packet(tagged) => {
                     let ended = self.packet(&tagged, sink)?;
@@ -483,7 +490,7 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
     /// Waits until `deadline`, with the reports that fall due before it.
     fn wait_and_report(&mut self, deadline: u64, sink: &mut dyn PacketSink) -> Result<Wait, Failure> {
         if pacer::now_ns() < deadline {
-            sink.flush().map_err(Failure::Sink)?;
+            self.flush(sink)?;
         }
         while self.next_report_ns < deadline {
             match self.pacer.wait_until(self.next_report_ns, self.stop, || {}) {
@@ -492,6 +499,13 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
             }
         }
         Ok(self.pacer.wait_until(deadline, self.stop, || sink.warm()))
+    }
+
+    /// Sends what the sink has taken and not sent.
+    fn flush(&mut self, sink: &mut dyn PacketSink) -> Result<(), Failure> {
+        sink.flush().map_err(Failure::Sink)?;
+        self.pacer.sent();
+        Ok(())
     }
 
     /// Waits a moment for a source that has nothing.
