@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde_json::Value;
-use wiremamba_model::packet::{LinkType, Packet};
-use wiremamba_model::wire::parse::{Frame, Transport, parse};
+use wiremamba_model::packet::{LinkType, Packet, Timestamp};
+use wiremamba_model::wire::parse::{Frame, Ip, Transport, parse};
+use wiremamba_model::wire::render::render;
 use wiremamba_tests::judges::tshark;
 use wiremamba_tests::program::{fail, json, succeed, train_tiny};
 use wiremamba_tests::traffic;
@@ -214,5 +215,90 @@ fn segments_above_the_mtu_are_split_or_refused_and_the_stream_stays() {
             };
             assert_eq!(wrong(&before), wrong(&after), "{name}: {:?}", after.faults);
         }
+    }
+}
+
+/// What tshark reads of the datagrams of a capture, put together again where they are in fragments: who, payload, and whether the
+/// checksum is right.
+fn datagrams(capture: &Path) -> Option<Vec<String>> {
+    let fields = [
+        "-Y",
+        "udp",
+        "-T",
+        "fields",
+        "-e",
+        "ip.src",
+        "-e",
+        "ipv6.src",
+        "-e",
+        "udp.payload",
+        "-e",
+        "udp.checksum.status",
+    ];
+    let mut command = std::process::Command::new("tshark");
+    command.args(["-n", "-o", "udp.check_checksum:TRUE", "-r"]).arg(capture).args(fields);
+    let Ok(output) = command.output() else {
+        eprintln!("skipped: no tshark to put fragments together (Debian: tshark)");
+        return None;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+}
+
+/// A UDP datagram from one of two hosts, with or without a VLAN, that may be fragmented or not.
+fn datagram(n: u16, payload: usize, is_v6: bool, vlan: bool, df: bool) -> Packet {
+    let (src, dst) = match is_v6 {
+        true => ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap()),
+        false => ([10, 0, 0, 1].into(), [10, 0, 0, 2].into()),
+    };
+    let mut link = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    link.extend_from_slice(if vlan { &[0x81, 0, 0, 5] } else { &[] });
+    link.extend_from_slice(if is_v6 { &[0x86, 0xdd] } else { &[8, 0] });
+    let payload: Vec<u8> = (0..payload).map(|i| (i as u16 ^ n) as u8).collect();
+    let ip =
+        Ip { src, dst, protocol: 17, tos: 0, ttl: 64, id: if n.is_multiple_of(3) { 0 } else { n }, df: df || is_v6 };
+    let transport = Transport::Udp { src_port: 40_000 + n, dst_port: 9_999 };
+    let mut data = Vec::new();
+    render(&Frame { link: &link, ip, transport, payload: &payload, payload_len: payload.len() }, &mut data);
+    let ts = Timestamp(1_700_000_000_000_000_000 + i64::from(n) * 1_000_000);
+    Packet { ts, linktype: LinkType::ETHERNET, len: data.len() as u32, data }
+}
+
+#[test]
+fn datagrams_above_the_mtu_go_in_fragments_that_others_put_together_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, out, path) =
+        (dir.path().join("whole.pcap"), dir.path().join("out.pcap"), dir.path().join("truth.jsonl"));
+    let mut before: Vec<Packet> =
+        (0..40).map(|n| datagram(n, 1_400 + usize::from(n) * 200, n.is_multiple_of(2), n % 4 > 1, false)).collect();
+    before.push(datagram(40, 3_000, false, false, true));
+    traffic::write(&whole, before.iter().cloned());
+    let is_long = |packet: &&Packet| packet.data.len() - parse(packet).unwrap().link.len() > 1500;
+    let long = before.iter().filter(is_long).count() as u64;
+    let args = ["--pcap", whole.to_str().unwrap(), "--mtu", "1500", "--ground-truth", path.to_str().unwrap()];
+    let (done, after) = replay(&out, &[&args[..], &["--oversize", "split"]].concat());
+    // All but the one that forbids it, which a file takes as it is.
+    let told = |what: &str| done[what].as_u64().unwrap();
+    assert_eq!((told("oversize_split"), told("oversize_fragmented")), (long - 1, long - 1), "{done}");
+    assert_eq!(told("sent"), before.len() as u64 - (long - 1) + told("oversize_segments"), "{done}");
+    assert_eq!(after.len() as u64, told("sent"));
+    assert_eq!(
+        after.iter().filter(|packet| packet.data.len() > 1500 + 18).collect::<Vec<_>>(),
+        [before.last().unwrap()]
+    );
+    // A flow has all fragments of its datagram, and there is no flow of fragments without ports.
+    let flows = truth(&path);
+    assert_eq!(flows.len(), before.len(), "each has a port of its own");
+    let count = |what: &str| flows.iter().map(|flow| flow[what].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(count("pkts_toserver"), after.len() as u64);
+    assert_eq!(count("bytes_toserver"), after.iter().map(|packet| u64::from(packet.len)).sum::<u64>());
+    assert!(flows.iter().all(|flow| flow["src_port"].as_u64() > Some(0)));
+    if let (Some(before), Some(after)) = (datagrams(&whole), datagrams(&out)) {
+        assert_eq!(before.len(), 41);
+        assert!(before.iter().all(|line| line.ends_with("\t1")), "tshark checks checksums: {before:?}");
+        assert!(before == after, "{before:?}\n{after:?}");
+    }
+    if let Some(judged) = tshark(&out) {
+        assert!(judged.faults.is_empty(), "{:?}", judged.faults);
     }
 }

@@ -76,7 +76,7 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_enum, default_value_t = TruncatedArg::Pad)]
     truncated: TruncatedArg,
     /// What to do with packets longer than the MTU (of the tap, the interface, or --mtu for a file): TCP segments can be split
-    /// as a network card does it, all others are refused
+    /// as a network card does it, UDP and ICMP sent in IP fragments unless they forbid it; all others are refused
     #[arg(long, value_enum, default_value_t = OversizeArg::Refuse)]
     oversize: OversizeArg,
     /// Times as captured, this much faster
@@ -136,7 +136,7 @@ enum TruncatedArg {
 enum OversizeArg {
     /// Leave out, and count
     Refuse,
-    /// Split TCP segments, and count; leave out all others
+    /// Split TCP segments, fragment UDP and ICMP, and count; leave out all others
     Split,
 }
 

@@ -68,7 +68,9 @@ pub struct ReplayCounters {
     pub stock_not_written: bool,
     /// Packets of the source that were longer than the MTU and sent as several.
     pub oversize_split: u64,
-    /// Packets that became of them.
+    /// Of these, sent as IP fragments; the others as TCP segments.
+    pub oversize_fragmented: u64,
+    /// Packets that became of all of them.
     pub oversize_segments: u64,
     /// The device under test so far, while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,7 +184,8 @@ impl fmt::Display for ReplayCounters {
             (self.stock_from_file, "of them from a file"),
             (u64::from(self.stock_not_written), "stock not written to its file"),
             (self.oversize_split, "longer than the MTU and split"),
-            (self.oversize_segments, "segments made of these"),
+            (self.oversize_fragmented, "of them into IP fragments"),
+            (self.oversize_segments, "packets made of these"),
             (self.truth_flows, "flows in the ground truth"),
             (self.gaps_clipped, "long gaps cut"),
             (self.backwards, "times backwards"),

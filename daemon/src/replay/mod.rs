@@ -8,6 +8,7 @@ mod awake;
 mod book;
 mod counters;
 mod feed;
+mod fragment;
 mod lead;
 mod live;
 mod margin;
@@ -30,7 +31,7 @@ use awake::Awake;
 use book::{Entry, FlowBook};
 use feed::{Fed, Feed};
 use pacer::{Pacer, Wait};
-use split::Splitter;
+use split::{Cut, Splitter};
 
 pub use feed::PRELOAD_BYTES_MAX;
 
@@ -370,20 +371,29 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         late_ns: u64,
         sink: &mut dyn PacketSink,
     ) -> Result<Option<Ended>, Failure> {
+        // Of the whole: a fragment but the first one has no ports.
+        let entry = self.book.as_ref().and_then(|book| book.look_up(tagged));
         if self.options.oversize == Oversize::Refuse {
-            return self.send_one(tagged, now, late_ns, sink);
+            return self.send_one(tagged, entry.as_ref(), now, late_ns, sink);
         }
         let mtu = sink.mtu().or(self.options.mtu);
         let mut splitter = std::mem::take(&mut self.splitter);
-        let parts = mtu.and_then(|mtu| splitter.split(tagged, mtu));
+        let parts = match mtu.and_then(|mtu| splitter.split(tagged, mtu)) {
+            None => None,
+            Some(Cut::Segments(parts)) => Some(parts),
+            Some(Cut::Fragments(parts)) => {
+                self.counters.oversize_fragmented += 1;
+                Some(parts)
+            }
+        };
         let mut ended = Ok(None);
         match parts {
-            None => ended = self.send_one(tagged, now, late_ns, sink),
+            None => ended = self.send_one(tagged, entry.as_ref(), now, late_ns, sink),
             Some(parts) => {
                 self.counters.oversize_split += 1;
                 self.counters.oversize_segments += parts.len() as u64;
                 for part in parts {
-                    ended = self.send_one(part, now, late_ns, sink);
+                    ended = self.send_one(part, entry.as_ref(), now, late_ns, sink);
                     if !matches!(ended, Ok(None)) {
                         break;
                     }
@@ -394,16 +404,16 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         ended
     }
 
-    /// Sends what fits, or is refused.
+    /// Sends what fits, or is refused; `entry` is what the book has of it.
     fn send_one(
         &mut self,
         tagged: &Tagged,
+        entry: Option<&Entry>,
         now: u64,
         late_ns: u64,
         sink: &mut dyn PacketSink,
     ) -> Result<Option<Ended>, Failure> {
-        let entry = self.book.as_ref().and_then(|book| book.look_up(tagged));
-        let sent = match &entry {
+        let sent = match entry {
             Some(entry) => sink.send_from(tagged, entry.direction),
             None => sink.send(&tagged.packet),
         };
@@ -447,11 +457,11 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
     }
 
     /// Takes a packet that was sent into the ground truth.
-    fn enter(&mut self, entry: Option<Entry>, tagged: &Tagged, now: u64) -> Result<(), Failure> {
+    fn enter(&mut self, entry: Option<&Entry>, tagged: &Tagged, now: u64) -> Result<(), Failure> {
         let (Some(book), Some(entry)) = (&mut self.book, entry) else { return Ok(()) };
         // At top speed the clock at hand is a few milliseconds old.
         let now = if self.schedule.is_top_speed() { pacer::now_ns() } else { now };
-        book.sent(&entry, tagged, now).map_err(Failure::Truth)
+        book.sent(entry, tagged, now).map_err(Failure::Truth)
     }
 
     /// Takes a delay into account: what is beyond the allowed catch-up moves the rest of the schedule. Returns what is left.

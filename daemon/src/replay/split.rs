@@ -1,10 +1,11 @@
-//! Segments that are longer than the MTU, as captures have them that were made where the network card cuts them (TSO) or puts
-//! them together (GRO): cut as the card does it.
+//! Packets that are longer than the MTU, as captures have them that were made where the network card cuts segments (TSO) or puts
+//! them together (GRO), or on a link with a longer one: TCP is cut as the card does it, everything else as IP does.
 
 use wiremamba_model::packet::{LinkType, Packet};
 use wiremamba_model::wire::parse::{Frame, Ip, Tcp, Transport, parse};
 use wiremamba_model::wire::render::render;
 
+use super::fragment::Fragmenter;
 use crate::source::{Tag, Tagged};
 
 const FIN: u8 = 0x01;
@@ -22,32 +23,53 @@ pub enum Oversize {
     /// The sink refuses it, and counts it.
     #[default]
     Refuse,
-    /// TCP segments are cut; everything else is refused.
+    /// TCP segments are cut, UDP and ICMP go in fragments unless that is forbidden; everything else is refused.
     Split,
 }
 
-/// Cuts TCP segments into such that fit, in buffers of its own.
+/// Cuts packets into such that fit, in buffers of its own.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     parts: Vec<Tagged>,
+    fragmenter: Fragmenter,
+}
+
+/// What became of a packet that was too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut<'a> {
+    /// Segments of the same stream.
+    Segments(&'a [Tagged]),
+    /// Fragments of the same IP packet.
+    Fragments(&'a [Tagged]),
 }
 
 impl Splitter {
-    /// The parts of a packet whose IP packet has more than `mtu` bytes; `None` where it fits, or cannot be cut: it is no TCP over
-    /// Ethernet, has no right lengths, is not there as a whole, or has flags that belong to one segment.
-    ///
-    /// Sequence numbers count on, and so do identifications, unless they are zero. Each part has the header's options; what is
-    /// urgent is not cut. CWR is in the first part only, PSH and FIN in the last (RFC 9293; RFC 3168, section 6.1.2).
-    pub(super) fn split(&mut self, tagged: &Tagged, mtu: u32) -> Option<&[Tagged]> {
+    /// The parts of a packet whose IP packet has more than `mtu` bytes; `None` where it fits, or cannot be cut: it is not over
+    /// Ethernet, has no right lengths, is not there as a whole, or may not be.
+    pub(super) fn split(&mut self, tagged: &Tagged, mtu: u32) -> Option<Cut<'_>> {
         let packet = &tagged.packet;
+        let mtu = mtu as usize;
         // Shorter than IP alone may be: nothing to look at.
-        if packet.data.len() <= mtu as usize || packet.linktype != LinkType::ETHERNET || packet.is_truncated() {
+        if packet.data.len() <= mtu || packet.linktype != LinkType::ETHERNET || packet.is_truncated() {
             return None;
         }
         let frame = parse(packet).ok()?;
-        let Transport::Tcp(tcp) = frame.transport else { return None };
+        match frame.transport {
+            Transport::Tcp(tcp) => self.segments(tagged, &frame, tcp, mtu).map(Cut::Segments),
+            Transport::Udp { .. } | Transport::Icmp => {
+                self.fragmenter.cut(tagged, &frame, mtu, &mut self.parts).then_some(Cut::Fragments(&self.parts))
+            }
+        }
+    }
+
+    /// A TCP segment as several; `None` as above, and where it has flags that belong to one segment.
+    ///
+    /// Sequence numbers count on, and so do identifications, unless they are zero. Each part has the header's options; what is
+    /// urgent is not cut. CWR is in the first part only, PSH and FIN in the last (RFC 9293; RFC 3168, section 6.1.2).
+    fn segments(&mut self, tagged: &Tagged, frame: &Frame<'_>, tcp: Tcp<'_>, mtu: usize) -> Option<&[Tagged]> {
+        let packet = &tagged.packet;
         let headers = if frame.ip.src.is_ipv6() { 40 } else { 20 } + 20 + tcp.options.len().next_multiple_of(4);
-        let most = (mtu as usize).checked_sub(headers).filter(|most| *most >= PAYLOAD_MIN)?;
+        let most = mtu.checked_sub(headers).filter(|most| *most >= PAYLOAD_MIN)?;
         let is_whole = frame.payload.len() == frame.payload_len;
         if frame.payload.len() <= most || !is_whole || tcp.flags & (SYN | RST | URG) != 0 {
             return None;
@@ -66,7 +88,7 @@ impl Splitter {
                 transport: Transport::Tcp(Tcp { seq, flags, ..tcp }),
                 payload,
                 payload_len: payload.len(),
-                ..frame
+                ..*frame
             };
             let Tagged { packet: Packet { ts, linktype, len, data }, tag } = &mut self.parts[i];
             data.clear();
@@ -110,7 +132,7 @@ mod tests {
         for (v6, link, headers) in [(false, LINK, 20 + 32), (true, LINK6, 40 + 32)] {
             let whole = segment(4000, 0x19 | CWR, OPTIONS, v6, link);
             let mut splitter = Splitter::default();
-            let parts = splitter.split(&whole, 1500).unwrap();
+            let Some(Cut::Segments(parts)) = splitter.split(&whole, 1500) else { panic!("not cut") };
             let most = 1500 - headers;
             assert_eq!(parts.len(), 4000usize.div_ceil(most));
             let (mut stream, mut at) = (Vec::new(), 0xffff_ff00u32);
