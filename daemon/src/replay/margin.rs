@@ -148,10 +148,10 @@ mod tests {
         // A wait of 1 ms in 1 ms, the usual wake-up 46.17 µs late: the margin costs a twentieth of a core. One in a thousand may
         // be later.
         assert_eq!(margin_after(rising(), 1_000_000, 1_000_000), 92_070 + MARGIN_EXTRA_NS);
-        // Waits of 140 µs: any such margin costs more than 35 %, so ten in a thousand may be later.
-        assert_eq!(margin_after(rising(), 140_000, 140_000), 91_260 + MARGIN_EXTRA_NS);
-        // Every 145.4 µs: 35 % is 50.89 µs; one in a thousand would take 50.95, two 50.86.
-        assert_eq!(margin_after(rising(), 145_400, 145_400), 91_980 + MARGIN_EXTRA_NS);
+        // Waits of 130 µs: any such margin costs more than 38 %, so ten in a thousand may be later.
+        assert_eq!(margin_after(rising(), 130_000, 130_000), 91_260 + MARGIN_EXTRA_NS);
+        // Every 134 µs: 38 % is 50.92 µs; one in a thousand would take 50.95, two 50.86.
+        assert_eq!(margin_after(rising(), 134_000, 134_000), 91_980 + MARGIN_EXTRA_NS);
         // What only a margin of over 100 µs would win is not tried.
         assert_eq!(margin_after(rising().map(|late| 2 * late), 1_000_000, 1_000_000), 2 * 91_260 + MARGIN_EXTRA_NS);
     }
