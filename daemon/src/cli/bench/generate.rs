@@ -41,12 +41,16 @@ struct Report {
     precision: &'static str,
     threads: usize,
     streams: usize,
+    /// Packets written: as many as --packets, where it was given.
     packets: u64,
     bytes: u64,
+    /// Flows that ended, packets and tokens generated: with --packets also those of flows that are not written to their ends.
     flows: u64,
+    packets_generated: u64,
     tokens: u64,
     seconds: f64,
     packets_per_s: f64,
+    packets_generated_per_s: f64,
     tokens_per_s: f64,
     tokens_per_packet: f64,
     /// Steps of the whole batch.
@@ -89,9 +93,11 @@ pub(super) fn run(args: &GenerateBench) -> Result<()> {
         packets: written.packets,
         bytes: written.bytes,
         flows: c.flows,
+        packets_generated: c.packets,
         tokens: c.tokens,
         seconds,
         packets_per_s: written.packets as f64 / seconds,
+        packets_generated_per_s: c.packets as f64 / seconds,
         tokens_per_s: c.tokens as f64 / seconds,
         tokens_per_packet: c.tokens as f64 / c.packets.max(1) as f64,
         steps: c.steps,
@@ -104,7 +110,7 @@ pub(super) fn run(args: &GenerateBench) -> Result<()> {
     }
     let r = &report;
     print_text(&format!(
-        "generate, {} streams, {}, {}, {} threads, {}\n{:>12.0} packets/s ({} of {} flows in {:.1} s)\n{:>12.0} tokens/s, {:.1} a packet, {:.1} streams busy\n{:>12.2} GiB peak\n",
+        "generate, {} streams, {}, {}, {} threads, {}\n{:>12.0} packets/s written ({} in {:.1} s)\n{:>12.0} packets/s generated ({}, {} flows to their ends)\n{:>12.0} tokens/s, {:.1} a packet, {:.1} streams busy\n{:>12.2} GiB peak\n",
         r.streams,
         r.device,
         r.precision,
@@ -112,8 +118,10 @@ pub(super) fn run(args: &GenerateBench) -> Result<()> {
         r.isa,
         r.packets_per_s,
         r.packets,
-        r.flows,
         r.seconds,
+        r.packets_generated_per_s,
+        r.packets_generated,
+        r.flows,
         r.tokens_per_s,
         r.tokens_per_packet,
         r.busy_streams,
