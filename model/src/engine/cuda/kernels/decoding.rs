@@ -121,24 +121,11 @@ impl Gpu {
     /// its first half; the second half goes to `xz`.
     pub(in super::super) fn step_in(&self, x: Span, norm: Span, matrix: Span, conv: &StepConv, eps: f32) {
         conv.check();
-        let (s, d) = (conv.shape, norm.len());
+        let StepConv { shape: s, weight, bias, window, xz, conv } = *conv;
+        let d = norm.len();
         assert!((1..=FEW_STREAMS).contains(&s.b) && x.len() == s.b * d && matrix.len() == 2 * s.d_inner * d, "step_in");
-        assert!(x.number() == Number::F32 && conv.xz.number() == Number::F32, "activations of few streams are f32");
-        let args = args![
-            x,
-            norm,
-            matrix,
-            conv.weight,
-            conv.bias,
-            conv.window,
-            conv.conv,
-            conv.xz,
-            s.b,
-            d,
-            s.d_inner,
-            s.d_conv,
-            eps
-        ];
+        assert!(x.number() == Number::F32 && xz.number() == Number::F32, "activations of few streams are f32");
+        let args = args![x, norm, matrix, weight, bias, window, conv, xz, s.b, d, s.d_inner, s.d_conv, eps];
         let (grid, block) = product_grid(2 * s.d_inner, NORMED_ROWS);
         // SAFETY: the kernel's arguments, of the lengths that were checked.
         unsafe { self.launch(of_number!(matrix.number(), "step_in"), grid, block, args) };
@@ -171,21 +158,9 @@ impl Gpu {
     /// The projection of dt by `matrix`, (d_inner, dt_rank), and the scan, for streams whose activations are f32.
     pub(in super::super) fn step_dt_scan(&self, scan: &StepScan, matrix: Span) {
         scan.check();
-        let s = scan.shape;
-        assert!(matrix.len() == s.d_inner * s.dt_rank && scan.x.number() == Number::F32, "step_dt_scan");
-        let args = args![
-            scan.x,
-            matrix,
-            scan.xz,
-            scan.x_dbl,
-            scan.a_log,
-            scan.dt_bias,
-            scan.d_skip,
-            scan.state,
-            scan.y,
-            s.d_inner,
-            s.dt_rank
-        ];
+        let StepScan { shape: s, x, xz, x_dbl, a_log, dt_bias, d_skip, state, y } = *scan;
+        assert!(matrix.len() == s.d_inner * s.dt_rank && x.number() == Number::F32, "step_dt_scan");
+        let args = args![x, matrix, xz, x_dbl, a_log, dt_bias, d_skip, state, y, s.d_inner, s.dt_rank];
         let grid = (s.d_inner.div_ceil(SCAN_CHANNELS), s.b, 1);
         // SAFETY: the kernel's arguments, of the lengths that were checked.
         unsafe { self.launch(of_number!(matrix.number(), "step_dt_scan"), grid, (SCAN_THREADS, 1), args) };
@@ -204,25 +179,12 @@ impl Gpu {
     /// The scan, from dt before bias and softplus in `dt_raw`, (b, d_inner).
     pub(in super::super) fn step_scan(&self, scan: &StepScan, dt_raw: Span) {
         scan.check();
-        let s = scan.shape;
-        assert!(dt_raw.len() == scan.x.len() && dt_raw.number() == scan.x.number(), "dt");
-        let args = args![
-            scan.x,
-            dt_raw,
-            scan.xz,
-            scan.x_dbl,
-            scan.a_log,
-            scan.dt_bias,
-            scan.d_skip,
-            scan.state,
-            scan.y,
-            s.b,
-            s.d_inner,
-            s.dt_rank
-        ];
+        let StepScan { shape: s, x, xz, x_dbl, a_log, dt_bias, d_skip, state, y } = *scan;
+        assert!(dt_raw.len() == x.len() && dt_raw.number() == x.number(), "dt");
+        let args = args![x, dt_raw, xz, x_dbl, a_log, dt_bias, d_skip, state, y, s.b, s.d_inner, s.dt_rank];
         let grid = (s.d_inner.div_ceil(SCAN_CHANNELS), s.b.div_ceil(SCAN_STREAMS), 1);
         // SAFETY: the kernel's arguments, of the lengths that were checked.
-        unsafe { self.launch(of_number!(scan.x.number(), "step_scan"), grid, (SCAN_THREADS, 1), args) };
+        unsafe { self.launch(of_number!(x.number(), "step_scan"), grid, (SCAN_THREADS, 1), args) };
     }
 
     /// Draws a token for each of `shape.draws` from `logits`, (slots, stride), to `ret`; [`NO_TOKEN`] where there is none. `inputs`
