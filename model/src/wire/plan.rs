@@ -192,11 +192,7 @@ fn host_mac(address: IpAddr) -> [u8; 6] {
 /// Labels have at most 63 characters (RFC 1035, section 2.3.4). Names too short for a domain are one label.
 pub fn name(len: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
     const LETTERS: &[u8; 32] = b"aeiouaeiouaeibcdfghklmnprstvwxyz";
-    let suffix: &[u8] = match len {
-        0..6 => b"",
-        6..12 => b".test",
-        _ => b".example",
-    };
+    let suffix = name_suffix(len);
     let host = len - suffix.len();
     let mut ret = Vec::with_capacity(len);
     for i in 0..host {
@@ -206,6 +202,26 @@ pub fn name(len: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
     }
     ret.extend_from_slice(suffix);
     ret
+}
+
+fn name_suffix(len: usize) -> &'static [u8] {
+    match len {
+        0..6 => b"",
+        6..12 => b".test",
+        _ => b".example",
+    }
+}
+
+/// Characters of each label of such a name, in order: its length alone decides them.
+pub fn name_labels(len: usize) -> impl Iterator<Item = usize> {
+    let suffix = name_suffix(len).len();
+    let mut host = len - suffix;
+    let hosts = std::iter::from_fn(move || {
+        let label = if host > 20 { 19 } else { host };
+        host = host.saturating_sub(label + 1);
+        (label > 0).then_some(label)
+    });
+    hosts.chain((suffix > 0).then(|| suffix - 1))
 }
 
 /// An IPv4 address in text of exactly `len` characters (7 to 15), of the documentation range where it fits.
@@ -240,6 +256,8 @@ mod tests {
             let name = name(len, &mut rng);
             assert_eq!(name.len(), len);
             assert!(name.split(|b| *b == b'.').all(|l| l.len() <= 63 && (!l.is_empty() || len == 0)), "{len}");
+            let labels: Vec<usize> = name.split(|b| *b == b'.').map(<[u8]>::len).filter(|len| *len > 0).collect();
+            assert_eq!(labels, name_labels(len).collect::<Vec<_>>());
         }
         for len in 7..=15 {
             let text = String::from_utf8(quad(len, &mut rng)).unwrap();

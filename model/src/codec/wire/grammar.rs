@@ -7,6 +7,7 @@ use super::super::{Grammar, LabelId, Token};
 use super::Plans;
 use super::action::Opt;
 use super::application::Application;
+use super::dns::Exchanges;
 use super::side::{ACK, FIN, PSH, RST, SYN, Side};
 use super::talk::{Departures, Talks};
 use super::vocab::{BOUNDS, HOSTS, NAMES, PORTS, Proto, RUN_MAX, SLOTS, TLS_TYPES, Tok, WINDOWS};
@@ -99,6 +100,7 @@ fn holds(ranges: &Lengths, n: u32) -> bool {
 pub(super) struct Strict {
     walk: Walk,
     talks: Talks,
+    exchanges: Exchanges,
     plans: Plans,
     departures: Departures,
     mtu: u32,
@@ -113,6 +115,7 @@ impl Grammar for Strict {
         }
         let step = self.walk.push(token);
         self.talks.follow(&self.walk, step);
+        self.exchanges.follow(&self.walk, step);
     }
 
     fn packets(&self) -> u64 {
@@ -136,8 +139,9 @@ impl Grammar for Strict {
 
 impl Strict {
     /// A grammar at the beginning of a sample whose IP packets are as long as the plan of its label allows.
-    pub(super) fn new(walk: Walk, plans: Plans, departures: Departures) -> Self {
-        let mut ret = Self { walk, talks: Talks::default(), plans, departures, mtu: 0, is_either: false };
+    pub(super) fn new(walk: Walk, keep_names: bool, plans: Plans, departures: Departures) -> Self {
+        let (talks, exchanges) = (Talks::default(), Exchanges::new(keep_names));
+        let mut ret = Self { walk, talks, exchanges, plans, departures, mtu: 0, is_either: false };
         ret.heed(None);
         ret
     }
@@ -145,6 +149,7 @@ impl Strict {
     /// Heeds what the plan of `label` asks for, and what its ports promise.
     fn heed(&mut self, label: Option<LabelId>) {
         self.talks.heed(self.departures.of(label));
+        self.exchanges.heed(self.departures.of(label));
         let plan = self.plans.of(label);
         (self.mtu, self.is_either) = (u32::from(plan.mtu).max(576), plan.ipv6_percent.is_some());
     }
@@ -196,8 +201,8 @@ impl Strict {
                     }
                 }
             }
-            Stage::Head(at) => self.head(at, closing, m),
-            Stage::Operand(operand, left) => self.operand(operand, left, m),
+            Stage::Head(at) => self.head(at, tokens_left, m),
+            Stage::Operand(operand, left) => self.operand(operand, left, tokens_left, m),
             Stage::Record => {
                 m.allow(Tok::RecRest);
                 if !closing {
@@ -206,16 +211,20 @@ impl Strict {
             }
             Stage::Pieces => {
                 let asked = self.talks.asked(&self.walk);
-                // An opening is short enough to be said to its end.
-                self.pieces(closing && asked.is_none(), m);
+                let message = self.exchanges.asked(&self.walk).filter(|_| tokens_left > usize::from(c.left));
+                // An opening is short enough to be said to its end, and so was the message when it began.
+                self.pieces(closing && asked.is_none() && message.is_none(), m);
                 if let Some(asked) = asked {
                     m.retain(|tok| self.talks.permits(&self.walk, &asked, tok));
+                }
+                if let Some(asked) = message {
+                    m.retain(|tok| asked.permits(&self.walk, tok));
                 }
             }
         }
     }
 
-    fn operand(&self, operand: Operand, left: u8, m: &mut Mask<'_>) {
+    fn operand(&self, operand: Operand, left: u8, tokens_left: usize, m: &mut Mask<'_>) {
         let c = &self.walk.current;
         let said = self.walk.number();
         match operand {
@@ -250,17 +259,20 @@ impl Strict {
                 (false, 11) | (true, 3) => m.bytes(0, 1),
                 _ => m.bytes(0, 0),
             },
-            Operand::LenLow | Operand::LenBig => m.number(&self.lengths(), said, left),
+            // As many as when its first token was said.
+            Operand::LenLow | Operand::LenBig => m.number(&self.lengths(tokens_left + 1), said, left),
             Operand::TextName | Operand::DnsName => {
                 let labels = u32::from(operand == Operand::DnsName);
                 m.number(&[(1, (u32::from(self.walk.limit()) - labels).min(253))], said, left);
+                m.retain(|tok| matches!(tok, Tok::Byte(len) if self.exchanges.permits_name(labels == 1, len)));
             }
             Operand::Record => m.number(&self.records(), said, left),
         }
     }
 
-    fn head(&self, at: u8, closing: bool, m: &mut Mask<'_>) {
+    fn head(&self, at: u8, tokens_left: usize, m: &mut Mask<'_>) {
         let c = &self.walk.current;
+        let closing = tokens_left < CLOSING_TOKENS;
         let proto = c.action.proto;
         if at == rank::TTL && !closing {
             m.allow(Tok::Ttl);
@@ -275,18 +287,19 @@ impl Strict {
             m.allow(Tok::IdMode);
         }
         match proto {
-            Proto::Udp => self.length(m),
+            Proto::Udp => self.length(tokens_left, m),
             Proto::Icmp if at <= rank::FLAGS => {
                 let kinds: &[u8] = if c.action.v6 { &[1, 3, 128, 129] } else { &[0, 3, 8, 11] };
                 kinds.iter().for_each(|k| m.bytes(*k, *k));
             }
-            Proto::Icmp => self.length(m),
-            Proto::Tcp => self.tcp(at, closing, m),
+            Proto::Icmp => self.length(tokens_left, m),
+            Proto::Tcp => self.tcp(at, tokens_left, m),
         }
     }
 
-    fn tcp(&self, at: u8, closing: bool, m: &mut Mask<'_>) {
+    fn tcp(&self, at: u8, tokens_left: usize, m: &mut Mask<'_>) {
         let c = &self.walk.current;
+        let closing = tokens_left < CLOSING_TOKENS;
         let (side, peer) = self.walk.sides();
         if at <= rank::FLAGS {
             if at <= rank::SEQ {
@@ -314,7 +327,7 @@ impl Strict {
         if at <= rank::OPTIONS && !closing {
             self.options(m);
         }
-        self.length(m);
+        self.length(tokens_left, m);
     }
 
     /// Phases of a handshake (RFC 9293, section 3.5), for whoever sends the packet under way.
@@ -439,8 +452,8 @@ impl Strict {
         }
     }
 
-    fn length(&self, m: &mut Mask<'_>) {
-        let ranges = self.lengths();
+    fn length(&self, tokens_left: usize, m: &mut Mask<'_>) {
+        let ranges = self.lengths(tokens_left);
         let side = self.walk.sides().0;
         if holds(&ranges, 0) {
             m.allow(Tok::Len0);
@@ -459,12 +472,17 @@ impl Strict {
         }
     }
 
-    /// Payload lengths of the packet under way.
-    fn lengths(&self) -> Lengths {
+    /// Payload lengths of the packet under way, where the first token of the length has so many tokens left.
+    fn lengths(&self, tokens_left: usize) -> Lengths {
         let c = &self.walk.current;
         let ip = if c.action.v6 || self.is_either && c.action.proto != Proto::Icmp { 40 } else { 20 };
         match c.action.proto {
-            Proto::Udp => [(0, self.mtu - ip - 8), NONE],
+            Proto::Udp => {
+                let most = self.mtu - ip - 8;
+                // A DNS message is said to its end, in at most two tokens a byte.
+                let told = (tokens_left.saturating_sub(4) / 2).min(most as usize) as u32;
+                self.exchanges.lengths(&self.walk, told).unwrap_or([(0, most), NONE])
+            }
             Proto::Icmp => {
                 let is_error = !matches!((c.action.v6, c.action.icmp[0]), (false, 0 | 8) | (true, 128 | 129));
                 let quoted = if c.action.v6 { 48 } else { 28 };

@@ -72,6 +72,7 @@ mod action;
 mod application;
 mod decode;
 pub mod dictionary;
+mod dns;
 mod encode;
 mod facts;
 mod fix;
@@ -103,7 +104,8 @@ use self::vocab::{Tok, Vocab};
 use self::walk::Walk;
 use super::{Codec, CodecError, CodecSpec, Decoded, Grammar, LabelId, Render, Script, Token};
 use crate::flow::Session;
-use crate::packet::LinkType;
+use crate::packet::{LinkType, Packet};
+use crate::wire::parse::{Transport, parse};
 use crate::wire::plan::Plan;
 
 /// Strings that [`WireCodec::fit`] learns unless told otherwise.
@@ -133,8 +135,8 @@ pub struct WireSpec {
     /// Who they are in samples of some labels, in place of `plan`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub label_plans: BTreeMap<String, Plan>,
-    /// By label, TCP ports whose flows do not begin as the application that the port is assigned to (SSH at port 443). Elsewhere
-    /// they do when generated.
+    /// By label, ports whose flows are not of the application that the port is assigned to: over TCP they do not begin as it does
+    /// (SSH at port 443), over UDP they are no DNS messages. Elsewhere they are when generated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub departures: BTreeMap<String, Vec<u16>>,
 }
@@ -298,7 +300,7 @@ impl WireCodec {
         Departures::new(tallies.into_iter().map(ports).collect())
     }
 
-    /// Counts how the flows of a session begin, towards ports that promise an application.
+    /// Counts how the flows of a session begin, towards ports that promise an application, and DNS messages.
     fn count_openings(&self, session: &Session, ret: &mut Tally) {
         let (mut encoder, mut walk, mut talks) = (self.encoder(), self.blank.clone(), Talks::default());
         let mut tokens = Vec::new();
@@ -306,6 +308,7 @@ impl WireCodec {
             tokens.clear();
             // What has no structure opens nothing.
             let _ = encoder.packet(&packet.packet, &mut tokens);
+            count_message(&packet.packet, ret);
             for token in &tokens {
                 if let Some(tok) = self.vocab.tok(*token) {
                     talks.count(&walk, tok, ret);
@@ -346,6 +349,19 @@ impl WireCodec {
             Tok::Label(label) => super::bytes::text::label_special(&self.labels[usize::from(label.0)]),
             tok => vocab::name(tok),
         }
+    }
+}
+
+/// Counts a datagram that has to be a DNS message, if it was captured whole.
+fn count_message(packet: &Packet, ret: &mut Tally) {
+    let Ok(frame) = parse(packet) else { return };
+    let Transport::Udp { src_port, dst_port } = frame.transport else { return };
+    if frame.payload.len() == frame.payload_len
+        && let Some((port, is_message)) = dns::judge(src_port, dst_port, frame.payload)
+    {
+        let count = ret.entry(port).or_default();
+        count[0] += 1;
+        count[1] += u64::from(!is_message);
     }
 }
 
@@ -411,7 +427,7 @@ impl Codec for WireCodec {
     }
 
     fn grammar(&self) -> Option<Box<dyn Grammar>> {
-        Some(Box::new(Strict::new(self.blank.clone(), self.plans.clone(), self.departures.clone())))
+        Some(Box::new(Strict::new(self.blank.clone(), self.keep_names, self.plans.clone(), self.departures.clone())))
     }
 
     fn token_text(&self, token: Token) -> String {

@@ -459,7 +459,7 @@ struct Windows {
 fn nothing_is_sent_beyond_the_window_of_whoever_receives_it() {
     let codec = codec();
     let (mut judged, mut full) = (0, 0);
-    for seed in 0..900 {
+    for seed in 0..1200 {
         let tokens = sample(&codec, 90_000 + seed, 3000);
         let mut ends: std::collections::HashMap<_, Windows> = Default::default();
         for packet in codec.decode(&tokens, &mut render(seed)).packets {
