@@ -211,7 +211,7 @@ impl Strict {
             }
             Stage::Pieces => {
                 let asked = self.talks.asked(&self.walk);
-                let message = self.exchanges.asked(&self.walk).filter(|_| tokens_left > usize::from(c.left));
+                let message = self.exchanges.asked(&self.walk).filter(|asked| tokens_left > asked.tokens());
                 // An opening is short enough to be said to its end, and so was the message when it began.
                 self.pieces(closing && asked.is_none() && message.is_none(), m);
                 if let Some(asked) = asked {

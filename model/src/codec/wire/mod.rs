@@ -236,7 +236,7 @@ impl WireCodec {
     }
 
     /// How many packets encoding has left out since the codec was made, because they have no structure (see
-    /// [`parse`](crate::wire::parse::parse)).
+    /// [`parse`]).
     pub fn packets_left_out(&self) -> u64 {
         self.packets_left_out.load(Ordering::Relaxed)
     }

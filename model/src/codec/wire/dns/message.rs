@@ -6,6 +6,8 @@
 use super::records::{CLASSES, Field, HEADER, Number, OPT, QUESTION, RECORD, RECORD_CLASSES, TYPES, data_of};
 use crate::wire::plan;
 
+/// Bytes of the header.
+const HEADER_LEN: u16 = 12;
 /// Longest name in a message, with its lengths and its end (RFC 1035, section 2.3.4).
 const NAME_MAX: u16 = 255;
 /// Longest label of a service (RFC 6335, section 5.1), with its underscore.
@@ -103,6 +105,11 @@ pub(super) struct Message {
     /// Fields from the one under way on.
     fields: &'static [Field],
     state: State,
+    /// Where the question of the query ends that is answered: until there it is repeated, and so is the number. 0 where it is not
+    /// known.
+    echo: u16,
+    /// Where the first question ended; 0 before.
+    question_end: u16,
     /// Entries of each section that are still to begin, and the section under way.
     counts: [u16; 4],
     section: u8,
@@ -135,6 +142,8 @@ impl Message {
             is_in_data: false,
             fields: &HEADER,
             state: State::Done,
+            echo: 0,
+            question_end: 0,
             counts: [0; 4],
             section: 0,
             has_opt: false,
@@ -152,8 +161,23 @@ impl Message {
         ret
     }
 
-    /// Lengths that messages have: a header alone is an answer, and a name without labels has one length.
-    pub(super) fn lengths(is_reply: bool, most: u32) -> [(u32, u32); 2] {
+    /// The same, answering a query whose question ended at `echo`; 0 where that is not known.
+    pub(super) fn answering(self, echo: u16) -> Self {
+        Self { echo, ..self }
+    }
+
+    /// Where the first question ended; 0 where there was none.
+    pub(super) fn question_end(&self) -> u16 {
+        self.question_end
+    }
+
+    /// Lengths that messages have: a header alone is an answer, and a name without labels has one length. An answer repeats the
+    /// question that ended at `echo`, where that is not 0, and has room for records or has none.
+    pub(super) fn lengths(is_reply: bool, echo: u16, most: u32) -> [(u32, u32); 2] {
+        if echo > 0 {
+            let echo = u32::from(echo);
+            return [(echo, echo), (echo + RECORD_MIN, most)];
+        }
         if is_reply { [(12, 12), (19, most)] } else { [(17, 17), (19, most.min(QUERY_MAX))] }
     }
 
@@ -169,7 +193,33 @@ impl Message {
 
     /// So many bytes come of which nothing is asked.
     pub(super) fn free(&self) -> u16 {
-        if let State::Bytes(n) = self.state { n } else { 0 }
+        if let State::Bytes(n) = self.state
+            && !self.repeats()
+        {
+            n
+        } else {
+            0
+        }
+    }
+
+    /// Bytes to come that have to be said one by one, and those of the query that are repeated.
+    pub(super) fn to_come(&self) -> (u16, u16) {
+        let repeated = self.echo.saturating_sub(self.at.max(HEADER_LEN));
+        (self.left - repeated, repeated)
+    }
+
+    /// Bytes of the query that come next without a break.
+    pub(super) fn to_repeat(&self) -> u16 {
+        match self.at {
+            0..2 if self.echo > 0 => 2 - self.at,
+            _ if self.repeats() => self.echo - self.at,
+            _ => 0,
+        }
+    }
+
+    /// Whether the next byte is the query's.
+    fn repeats(&self) -> bool {
+        self.at < 2 && self.echo > 0 || (HEADER_LEN..self.echo).contains(&self.at)
     }
 
     /// Takes `n` of them, but not the last.
@@ -192,6 +242,9 @@ impl Message {
     pub(super) fn allows(&self, sym: Sym, source: Source) -> bool {
         // Bytes behind it, in the message or the data.
         let Some(room) = self.room.checked_sub(1) else { return false };
+        if self.repeats() && source != Source::Peer {
+            return false;
+        }
         match (self.state, sym) {
             (State::InName(_, from), Sym::InName) => from == source,
             (State::Label, Sym::Name(n)) => self.name_may_be_drawn(n, room),
@@ -293,6 +346,9 @@ impl Message {
         loop {
             match self.fields {
                 [] => {
+                    if self.section == 0 && self.question_end == 0 && self.at > HEADER_LEN {
+                        self.question_end = self.at;
+                    }
                     (self.is_in_data, self.room) = (false, self.left);
                     if !self.next_entry() {
                         return self.state = State::Done;
@@ -402,7 +458,9 @@ impl Message {
         counts[i] = n;
         let Some(after) = u32::from(after).checked_sub(2 * (3 - i as u32)) else { return false };
         let (questions, records) = (u32::from(counts[0]), counts[1..].iter().map(|n| u32::from(*n)).sum::<u32>());
-        let only_questions = questions_fit(questions, after, false);
+        // A question that is repeated is as long as it was.
+        let echo = u32::from(self.echo.saturating_sub(HEADER_LEN));
+        let only_questions = if echo > 0 { after == echo * questions } else { questions_fit(questions, after, false) };
         let allows_entries = match (self.dialect, i) {
             (Dialect::Multicast, _) => true,
             // One question (RFC 9619), save in an answer that is a header alone.
@@ -413,7 +471,7 @@ impl Message {
         if !allows_entries {
             return false;
         }
-        let needed = QUESTION_MIN * questions + RECORD_MIN * records;
+        let needed = echo.max(QUESTION_MIN) * questions + RECORD_MIN * records;
         match (records, i) {
             (0, 3) => only_questions,
             // One for EDNS can still come.

@@ -54,8 +54,9 @@ struct Rules {
 #[derive(Debug, Clone)]
 struct Exchange {
     rules: Rules,
-    /// The last message of each side, as far as later ones can refer to it.
+    /// The last message of each side, as far as later ones can refer to it, and where its question ended; 0 where that is not known.
     messages: [Vec<Sym>; 2],
+    question_ends: [u16; 2],
 }
 
 /// The message of the packet under way.
@@ -156,11 +157,18 @@ impl Exchanges {
         Some((rules.dialect, action.from_orig == rules.opener_replies))
     }
 
+    /// Where the question ended that the packet under way answers; 0 where it answers none that is known.
+    fn echo(&self, action: &Action) -> u16 {
+        let is_answer = matches!(self.rules_of_sender(action), Some((Dialect::Unicast | Dialect::Link, true)));
+        let flow = self.flows.get(usize::from(action.slot)).filter(|_| is_answer && action.opens.is_none());
+        flow.and_then(Option::as_ref).map_or(0, |flow| flow.question_ends[usize::from(action.from_orig)])
+    }
+
     /// Takes the pieces that were added last.
     fn write(&mut self, walk: &Walk, action: &Action) {
         if self.draft.is_none() {
             let Some((dialect, is_reply)) = self.rules_of_sender(action).filter(|_| action.len > 0) else { return };
-            let message = Some(Message::new(dialect, self.names, is_reply, action.len));
+            let message = Some(Message::new(dialect, self.names, is_reply, action.len).answering(self.echo(action)));
             self.draft = Some(Draft { message, syms: Vec::with_capacity(usize::from(action.len)), pieces: 0 });
         }
         let Some(mut draft) = self.draft.take() else { return };
@@ -182,12 +190,16 @@ impl Exchanges {
                 self.flows.resize(slot + 1, None);
             }
             let rules = self.rules(action).filter(|_| action.proto == Proto::Udp);
-            self.flows[slot] = rules.map(|rules| Exchange { rules, messages: Default::default() });
+            self.flows[slot] =
+                rules.map(|rules| Exchange { rules, messages: Default::default(), question_ends: [0; 2] });
         }
         let draft = self.draft.take();
         if let (Some(Some(flow)), Some(mut draft)) = (self.flows.get_mut(slot), draft) {
             draft.syms.truncate(MESSAGE_MAX);
-            flow.messages[usize::from(!action.from_orig)] = draft.syms;
+            let me = usize::from(!action.from_orig);
+            flow.messages[me] = draft.syms;
+            let end = draft.message.map_or(0, |message| message.question_end());
+            flow.question_ends[me] = if usize::from(end) <= MESSAGE_MAX { end } else { 0 };
         }
     }
 
@@ -253,11 +265,17 @@ impl Exchanges {
     /// Whether the packet under way is a DNS message; then these are its lengths.
     pub(super) fn lengths(&self, walk: &Walk, most: u32) -> Option<[(u32, u32); 2]> {
         let (_, is_reply) = self.rules_of_sender(walk.action())?;
-        Some(Message::lengths(is_reply, most))
+        Some(Message::lengths(is_reply, self.echo(walk.action()), most))
     }
 }
 
 impl Asked<'_> {
+    /// In how many tokens the rest of the message can be said at most.
+    pub(super) fn tokens(&self) -> usize {
+        let (said, repeated) = self.message.to_come();
+        usize::from(said) + usize::from(repeated).div_ceil(RUN_MAX)
+    }
+
     /// Whether `tok` may be the next piece of payload.
     pub(super) fn permits(&self, walk: &Walk, tok: Tok) -> bool {
         let name = |i: u8| walk.names.get(usize::from(i)).map_or(0, |name| name.1);
@@ -272,7 +290,8 @@ impl Asked<'_> {
             }
             Tok::Same(n) => self.own.holds(n),
             Tok::SameRest => self.own.is_rest,
-            Tok::Peer(n) => self.peer.holds(n),
+            // What is repeated is said in as few tokens as it can be, as the encoder does.
+            Tok::Peer(n) => self.peer.holds(n) && usize::from(n) >= usize::from(self.message.to_repeat()).min(RUN_MAX),
             Tok::PeerRest => self.peer.is_rest,
             Tok::Opaque(n) => self.drawn.holds(n),
             Tok::OpaqueRest | Tok::TextRest => self.drawn.is_rest,

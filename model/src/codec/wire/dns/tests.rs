@@ -176,8 +176,8 @@ fn chance_draws_messages_that_a_plain_reader_takes_and_damage_is_seen() {
     for round in 0..1500 {
         let (port, is_reply) = DIALECTS[round % 4];
         let len = match round % 11 {
-            0 => Message::lengths(is_reply, 1200)[0].0 as u16,
-            1 => rng.random_range(200..Message::lengths(is_reply, 1200)[1].1 as u16),
+            0 => Message::lengths(is_reply, 0, 1200)[0].0 as u16,
+            1 => rng.random_range(200..Message::lengths(is_reply, 0, 1200)[1].1 as u16),
             _ => rng.random_range(19..200),
         };
         let mut message = drawn(port, is_reply, len, round % 5 > 0, &mut rng);
@@ -270,7 +270,7 @@ fn every_datagram_to_a_port_of_dns_is_a_message() {
     let strings = [&b"\x03www"[..], b"\0\0\x01\0\x01\xc0\x0c", b"\x07example\x03com\0", b"\x01\0\0\x01\0\0\0"];
     let dictionary = Dictionary::new(strings.map(Into::into).to_vec()).unwrap();
     let codec = WireCodec::new(vec!["dns".into()], dictionary, false, Plan::default()).unwrap();
-    let (mut judged, mut tokens_of) = ([0; 2], std::collections::BTreeMap::<String, usize>::new());
+    let (mut judged, mut tokens_of, mut answered) = ([0; 2], std::collections::BTreeMap::<String, usize>::new(), 0);
     for seed in 0..600 {
         let port = [53, 5353][seed as usize % 2];
         let tokens = sample(&codec, port, seed, [300, 900, 4000][seed as usize % 3]);
@@ -278,6 +278,7 @@ fn every_datagram_to_a_port_of_dns_is_a_message() {
             Render { rng: ChaCha8Rng::seed_from_u64(seed), start: Timestamp::from_parts(1_700_000_000, 0) };
         let decoded = codec.decode(&tokens, &mut render);
         assert_eq!(decoded.malformed_packets, 0);
+        let mut queries = std::collections::BTreeMap::new();
         for packet in decoded.packets {
             let frame = parse(&packet).unwrap();
             let Transport::Udp { src_port, dst_port } = frame.transport else { continue };
@@ -285,6 +286,19 @@ fn every_datagram_to_a_port_of_dns_is_a_message() {
                 assert!(is_message, "{:02x?}", frame.payload);
                 assert!(reads(frame.payload).is_some(), "{:02x?}", frame.payload);
                 judged[usize::from(src_port == port)] += 1;
+                // The last query of a flow is the one that is answered.
+                let name_of = |payload: &[u8]| {
+                    let mut reader = Reader { message: payload, at: 12, end: payload.len() };
+                    reader.name().map(|_| [&payload[..2], &payload[12..reader.at + 4]].concat())
+                };
+                if port == 53 && dst_port == port {
+                    queries.insert(src_port, name_of(frame.payload).unwrap());
+                } else if port == 53
+                    && let Some(query) = queries.get(&dst_port)
+                {
+                    assert_eq!(name_of(frame.payload).as_ref(), Some(query), "{:02x?}", frame.payload);
+                    answered += 1;
+                }
             }
         }
         for token in &tokens {
@@ -292,7 +306,7 @@ fn every_datagram_to_a_port_of_dns_is_a_message() {
             *tokens_of.entry(format!("{tok:?}").chars().take(6).collect()).or_default() += 1;
         }
     }
-    assert!(judged.iter().all(|n| *n > 150), "{judged:?}");
+    assert!(judged.iter().all(|n| *n > 150) && answered > 50, "{judged:?} {answered}");
     for kind in ["Some(D", "Some(S", "Some(P", "Some(O"] {
         assert!(
             tokens_of.iter().filter(|(name, _)| name.starts_with(kind)).map(|(_, n)| n).sum::<usize>() > 100,
