@@ -203,13 +203,13 @@ impl Message {
     }
 
     /// Bytes to come that have to be said one by one, and those of the query that are repeated.
-    pub(super) fn to_come(&self) -> (u16, u16) {
+    pub(super) fn still_to_come(&self) -> (u16, u16) {
         let repeated = self.echo.saturating_sub(self.at.max(HEADER_LEN));
         (self.left - repeated, repeated)
     }
 
     /// Bytes of the query that come next without a break.
-    pub(super) fn to_repeat(&self) -> u16 {
+    pub(super) fn still_to_repeat(&self) -> u16 {
         match self.at {
             0..2 if self.echo > 0 => 2 - self.at,
             _ if self.repeats() => self.echo - self.at,

@@ -272,7 +272,7 @@ impl Exchanges {
 impl Asked<'_> {
     /// In how many tokens the rest of the message can be said at most.
     pub(super) fn tokens(&self) -> usize {
-        let (said, repeated) = self.message.to_come();
+        let (said, repeated) = self.message.still_to_come();
         usize::from(said) + usize::from(repeated).div_ceil(RUN_MAX)
     }
 
@@ -291,7 +291,9 @@ impl Asked<'_> {
             Tok::Same(n) => self.own.holds(n),
             Tok::SameRest => self.own.is_rest,
             // What is repeated is said in as few tokens as it can be, as the encoder does.
-            Tok::Peer(n) => self.peer.holds(n) && usize::from(n) >= usize::from(self.message.to_repeat()).min(RUN_MAX),
+            Tok::Peer(n) => {
+                self.peer.holds(n) && usize::from(n) >= usize::from(self.message.still_to_repeat()).min(RUN_MAX)
+            }
             Tok::PeerRest => self.peer.is_rest,
             Tok::Opaque(n) => self.drawn.holds(n),
             Tok::OpaqueRest | Tok::TextRest => self.drawn.is_rest,
