@@ -23,6 +23,7 @@ const LATE_PER_MILLE: usize = 10;
 const MARGIN_BETTER_MAX_NS: u64 = 100_000;
 /// What spinning for a better percentile may cost in all: with the sending itself, half a core.
 const SPUN_SHARE_MAX: f64 = 0.38;
+
 /// How long before a deadline to stop sleeping and spin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Spin {
