@@ -81,6 +81,7 @@ pub mod lossless;
 mod renderer;
 mod script;
 mod side;
+mod steps;
 mod talk;
 #[cfg(test)]
 mod tests;
