@@ -66,7 +66,7 @@ pub(super) struct ReplayArgs {
     /// Read the whole source into memory first: the fastest way to repeat it
     #[arg(short = 'K', long)]
     preload: bool,
-    /// After a stall, send at most this much time's packets in one burst
+    /// After a stall, make up for this much time at most; the rest of the schedule moves
     #[arg(long, value_name = "SECONDS", default_value = "0.1", value_parser = seconds)]
     catch_up: Duration,
     /// Leave the tap in place afterwards

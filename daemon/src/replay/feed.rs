@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::precedence::give_way;
 use crate::source::{Filled, Interrupt, PacketSource, SourceError, Tagged};
 use crate::sys::prefetch;
 
@@ -117,8 +118,8 @@ impl Feed {
         Ok(Self { messages, waiting: None, spare, shared, thread: None, current: all, at: 0, is_preloaded: true })
     }
 
-    /// Starts to read what `open` gives, `passes` times (0 for ever).
-    pub(super) fn start<F>(open: F, passes: u64) -> std::io::Result<Self>
+    /// Starts to read what `open` gives, `passes` times (0 for ever). Where the sender paces, the source never interrupts it.
+    pub(super) fn start<F>(open: F, passes: u64, is_paced: bool) -> std::io::Result<Self>
     where
         F: FnMut() -> Result<Box<dyn PacketSource + Send>, SourceError> + Send + 'static,
     {
@@ -128,7 +129,12 @@ impl Feed {
         let shared = Arc::new(Shared::default());
         let (batch, idle_since) = (Batch::default(), Instant::now());
         let reader = Reader { open, passes, sender, spares, shared: Arc::clone(&shared), batch, idle_since };
-        let thread = std::thread::Builder::new().name("source".to_owned()).spawn(move || reader.run())?;
+        let thread = std::thread::Builder::new().name("source".to_owned()).spawn(move || {
+            if is_paced {
+                give_way();
+            }
+            reader.run();
+        })?;
         let current = Batch::default();
         Ok(Self { messages, waiting: None, spare, shared, thread: Some(thread), current, at: 0, is_preloaded: false })
     }

@@ -13,7 +13,9 @@ mod lead;
 mod live;
 mod margin;
 mod pacer;
+mod precedence;
 mod profile;
+mod recovery;
 mod schedule;
 mod split;
 mod tick;
@@ -31,6 +33,8 @@ use awake::Awake;
 use book::{Entry, FlowBook};
 use feed::{Fed, Feed};
 use pacer::{Pacer, Wait};
+use precedence::Precedence;
+use recovery::next_lag;
 use split::{Cut, Splitter};
 
 pub use feed::PRELOAD_BYTES_MAX;
@@ -75,8 +79,8 @@ pub struct ReplayOptions {
     pub oversize: Oversize,
     /// The MTU where the sink has none of its own, as a file. Default: none, nothing is too long.
     pub mtu: Option<u32>,
-    /// After a stall (of this process, of the sink, of the source) packets of this much time are sent in one burst, and the
-    /// rest of the schedule is moved back; the moves are counted. Default 100 ms.
+    /// After a stall (of this process, of the sink, of the source) this much time is made up for, in small steps, and the rest
+    /// of the schedule is moved back; the moves are counted. Default 100 ms.
     pub catch_up_max: Duration,
     /// Read the whole source into memory first, at most [`PRELOAD_BYTES_MAX`]; passes after the first are over these packets.
     /// Default false.
@@ -212,7 +216,7 @@ pub fn run(
         Feed::preloaded(open, stop)
             .map_err(|source| ReplayError::Source { source, counters: Box::new(counters.clone()) })?
     } else {
-        Feed::start(open, options.loops).map_err(ReplayError::Thread)?
+        Feed::start(open, options.loops, !schedule.is_top_speed()).map_err(ReplayError::Thread)?
     };
     let mut job = Job {
         schedule,
@@ -222,6 +226,7 @@ pub fn run(
         starved_since: None,
         book,
         pacer: Pacer::new(options.spin),
+        lag_ns: 0,
         splitter: Splitter::default(),
         counters,
         start_ns: None,
@@ -230,9 +235,11 @@ pub fn run(
         stop,
         report,
     };
-    let awake = (options.keep_awake && !job.schedule.is_top_speed()).then(Awake::keep).flatten();
+    let is_paced = !job.schedule.is_top_speed();
+    let awake = (options.keep_awake && is_paced).then(Awake::keep).flatten();
+    let precedence = is_paced.then(Precedence::take).flatten();
     let mut ended = job.passes(sink);
-    drop(awake);
+    drop((awake, precedence));
     let elapsed = job.start_ns.map_or(0, |start| pacer::now_ns().saturating_sub(start));
     let finished = sink.finish();
     if let Some(book) = &mut job.book {
@@ -282,6 +289,8 @@ struct Job<'a, R> {
     /// Kept where somebody wants to know about flows.
     book: Option<FlowBook>,
     pacer: Pacer,
+    /// How late the last packet was.
+    lag_ns: u64,
     splitter: Splitter,
     counters: ReplayCounters,
     /// When the first packet was due, on the monotonic clock.
@@ -341,9 +350,12 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
                 }
                 let deadline = start.saturating_add(due).saturating_add(self.counters.moved_ns);
                 let is_underrun = is_starved && pacer::now_ns() > deadline;
-                match self.wait_and_report(deadline, sink)? {
+                match self.wait_and_report(deadline + next_lag(self.lag_ns), sink)? {
                     Wait::Reached(now) if self.is_over(now) => return Ok(Some(Ended::Duration)),
-                    Wait::Reached(now) => (now, self.catch_up(now.saturating_sub(deadline), is_underrun)),
+                    Wait::Reached(now) => {
+                        self.lag_ns = self.catch_up(now.saturating_sub(deadline), is_underrun);
+                        (now, self.lag_ns)
+                    }
                     Wait::Stopped => return Ok(Some(Ended::Stopped)),
                 }
             }

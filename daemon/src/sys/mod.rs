@@ -1,5 +1,5 @@
-//! The calls to the kernel that have no safe wrapper: attaching a file to a tap, and keeping it; packet sockets and their
-//! rings in [`packet`].
+//! The calls to the kernel that have no safe wrapper: attaching a file to a tap, and keeping it; how a thread is scheduled;
+//! packet sockets and their rings in [`packet`].
 //!
 //! The one module of this crate with `unsafe`. Each function is safe to call with any argument; the rest of the
 //! tap (names, link state, counters) goes through netlink in [`crate::sink::tap`] and needs none of this.
@@ -60,6 +60,33 @@ pub(crate) fn prefetch(bytes: &[u8]) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (bytes, BYTES_MAX);
+}
+
+/// How nice the calling thread is, -20 to 19 (getpriority(2); a thread's own on Linux).
+pub(crate) fn thread_nice() -> io::Result<i32> {
+    Errno::clear();
+    // SAFETY: takes two integers.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    // -1 is an error and a value.
+    match Errno::last() {
+        Errno::UnknownErrno => Ok(nice),
+        error => Err(error.into()),
+    }
+}
+
+/// Sets how nice the calling thread is.
+pub(crate) fn set_thread_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: takes three integers.
+    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) })?;
+    Ok(())
+}
+
+/// Schedules the calling thread as a batch job, which does not take a processor from another when it wakes (sched(7)).
+pub(crate) fn set_thread_batch() -> io::Result<()> {
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `param` outlives the call, which reads it.
+    Errno::result(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const param) })?;
+    Ok(())
 }
 
 /// Sets whether the interface of `tun` outlives the file.
