@@ -14,12 +14,14 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::Serialize;
 use wiremamba_model::packet::LinkType;
-use wiremamba_model::wire::names;
+use wiremamba_model::wire::names::{self, Carrier};
 
 use crate::view::View;
 use print::{Print, PrintBits, mask};
 use substrings::{Index, Payloads};
 
+/// Shortest name: shorter ones are drawn alike by chance.
+const NAME_MIN: usize = 4;
 /// Shortest payload that counts as identical.
 const PAYLOAD_MIN: usize = 32;
 /// Distinct prints of training packets among which the nearest is looked for.
@@ -125,10 +127,10 @@ fn identifiers(view: &View<'_>, mut each: impl FnMut(Identifier)) {
         }
     }
     if !view.payload.is_empty() {
-        let is_dns =
-            view.tuple.is_some_and(|t| [53, 5353, 5355].iter().any(|p| [t.orig_port, t.resp_port].contains(p)));
-        let found = names::find(view.payload, is_dns, view.tcp().is_some());
-        found.into_iter().filter(|span| !span.name.is_empty()).for_each(|span| each(Identifier::Name(span.name)));
+        let (from, to) = view.tuple.map_or((0, 0), |t| (t.orig_port, t.resp_port));
+        let carrier = if view.tcp().is_some() { Carrier::Tcp(from, to) } else { Carrier::Udp(from, to) };
+        let found = names::find(view.payload, carrier, &[]).spans.into_iter();
+        found.filter(|span| span.name.len() >= NAME_MIN).for_each(|span| each(Identifier::Name(span.name)));
     }
 }
 

@@ -13,7 +13,7 @@ use super::vocab::{HOSTS, NAMES, PORTS, Proto, RUN_MAX, TLS_TYPES, Tok};
 use super::walk::{Stage, Step, Walk};
 use crate::flow::{FiveTuple, FlowKey};
 use crate::packet::{Packet, Timestamp};
-use crate::wire::names::{self, Kind, Span};
+use crate::wire::names::{self, Carrier, Kind, Span};
 use crate::wire::parse::{Frame, ICMP, ICMPV6, TCP, Tcp, Transport, UDP, Unstructured, parse};
 
 /// Bytes at the beginning of a message that are said literally: of text, of anything else, of a TLS handshake.
@@ -27,6 +27,8 @@ const RUN_MIN: usize = 3;
 const RANDOM_WINDOW: usize = 16;
 const RANDOM_DISTINCT: usize = 14;
 const RANDOM_PRINTABLE: usize = 10;
+/// The prefix of solicited-node groups.
+const SOLICITED: [u8; 13] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff];
 /// Sequence numbers that lie farther apart belong to another stream.
 const STREAM_REACH: i64 = 1 << 20;
 
@@ -200,7 +202,12 @@ impl<'a> Encoder<'a> {
             }
             (_, IpAddr::V6(a)) if a.is_multicast() => {
                 self.say(Tok::HostGroup, ret);
-                a.octets().into_iter().for_each(|b| self.say(Tok::Byte(b), ret));
+                let mut octets = a.octets();
+                // The group of whoever has an address that ends so (RFC 4291, section 2.7.1).
+                if !self.keep_names && octets[..13] == SOLICITED {
+                    octets[13..].fill(0);
+                }
+                octets.into_iter().for_each(|b| self.say(Tok::Byte(b), ret));
             }
             (IpAddr::V4(from), IpAddr::V4(to)) if is_subnet_broadcast(from, to) => self.say(Tok::HostBcast, ret),
             _ => {
@@ -382,31 +389,41 @@ impl<'a> Encoder<'a> {
         if matches!(frame.transport, Transport::Icmp) && is_icmp_error(frame) {
             return self.say(Tok::Quote, ret);
         }
-        let ports = match frame.transport {
-            Transport::Tcp(tcp) => [tcp.src_port, tcp.dst_port],
-            Transport::Udp { src_port, dst_port } => [src_port, dst_port],
-            Transport::Icmp => [0; 2],
+        let (carrier, is_dns) = match frame.transport {
+            Transport::Tcp(tcp) => (Carrier::Tcp(tcp.src_port, tcp.dst_port), [tcp.src_port, tcp.dst_port]),
+            Transport::Udp { src_port, dst_port } => (Carrier::Udp(src_port, dst_port), [src_port, dst_port]),
+            Transport::Icmp => (Carrier::Icmp(frame.payload[0], frame.ip.src.is_ipv6()), [0; 2]),
         };
-        let is_dns = ports.iter().any(|p| matches!(p, 53 | 5353 | 5355));
+        let is_dns = is_dns.into_iter().any(names::is_dns);
         let is_new = self.walk.action().opens.is_some();
         // Taken out, so that they can be read while tokens are said; put back at the end.
         let messages = if is_new { <[Vec<u8>; 2]>::default() } else { std::mem::take(&mut self.facts[slot].messages) };
         let (own, other) = (&messages[me][..], &messages[1 - me][..]);
-        let mut spans = if self.keep_names || !is_message { Vec::new() } else { names::find(data, is_dns, is_tcp) };
+        let (mut spans, can_be_told) = match self.keep_names || !is_message {
+            true => (Vec::new(), usize::MAX),
+            false => {
+                let addresses = self.addresses(frame);
+                let found = names::find(data, carrier, &addresses.iter().map(Vec::as_slice).collect::<Vec<_>>());
+                (found.spans, found.literal_end)
+            }
+        };
         spans.reverse();
 
         let is_text = names::is_text(data);
         let mut literal_end = match (is_message, is_dns, is_text) {
             (false, ..) => 0,
-            (true, true, _) => usize::MAX,
-            (true, _, true) => LITERAL_TEXT,
-            (true, _, false) => LITERAL_BINARY,
+            (true, true, _) => can_be_told,
+            (true, _, true) => LITERAL_TEXT.min(can_be_told),
+            (true, _, false) => LITERAL_BINARY.min(can_be_told),
         };
         let mut run = Vec::new();
         while self.walk.stage == Stage::Pieces {
             let at = usize::from(self.walk.current.done);
             let limit = usize::from(self.walk.limit());
-            spans.truncate(spans.iter().rposition(|s| s.at >= at).map_or(0, |p| p + 1));
+            spans.truncate(spans.iter().rposition(|s| s.end > at).map_or(0, |p| p + 1));
+            if let Some(span) = spans.last_mut().filter(|s| s.at < at) {
+                (span.at, span.kind) = (at, Kind::Address);
+            }
             let rest = &data[at.min(data.len())..];
             let record_left = usize::from(self.walk.current.record_left);
             if is_tcp
@@ -423,7 +440,13 @@ impl<'a> Encoder<'a> {
                 }
                 let is_plain = matches!(tok, Tok::Tls(2, _)) && is_handshake(&rest[5..]);
                 let alert_or_change = if len <= 2 { len } else { 0 };
-                literal_end = at + 5 + if is_plain { LITERAL_HANDSHAKE } else { alert_or_change };
+                literal_end = at + 5 + if is_plain { literal_handshake(&rest[5..]) } else { alert_or_change };
+                if is_plain && !self.keep_names {
+                    let record = &rest[..rest.len().min(5 + len)];
+                    spans = names::find_in_handshake(record);
+                    spans.iter_mut().for_each(|s| (s.at, s.end) = (s.at + at, s.end + at));
+                    spans.reverse();
+                }
                 continue;
             }
             let visible = &rest[..rest.len().min(limit)];
@@ -440,13 +463,19 @@ impl<'a> Encoder<'a> {
             }
             let span_at = spans.last().map_or(usize::MAX, |s| s.at - at);
             if span_at == 0 {
-                let span = spans.pop().expect("just seen");
+                let span = spans.last_mut().expect("just seen");
                 self.flush(&mut run);
-                if span.end - at <= limit && self.identifier(&span, ret) {
-                    continue;
+                // One that goes on behind the record, or the segment, cannot be said as what it is.
+                if span.end - at > limit {
+                    let part = Span { at, end: at + limit, name: Vec::new(), kind: Kind::Address };
+                    self.identifier(&part, ret);
+                } else {
+                    let span = spans.pop().expect("just seen");
+                    self.identifier(&span, ret);
                 }
+                continue;
             }
-            let visible = &visible[..visible.len().min(span_at.max(1))];
+            let visible = &visible[..visible.len().min(span_at)];
             let same = common(visible, own.get(at..).unwrap_or_default());
             let peer = common(visible, other.get(at..).unwrap_or_default());
             let longest = same.max(peer);
@@ -455,7 +484,8 @@ impl<'a> Encoder<'a> {
                 self.run(same >= peer, longest, limit, ret);
                 continue;
             }
-            let random = random_run(visible);
+            // What is random in a DNS message was found with its names.
+            let random = if is_dns && !self.keep_names { 0 } else { random_run(visible) };
             if random > 0 {
                 self.flush(&mut run);
                 if random == limit {
@@ -472,7 +502,8 @@ impl<'a> Encoder<'a> {
                 self.say(Tok::Inc2, ret);
                 continue;
             }
-            let (tok, len) = match self.dictionary.longest(visible) {
+            let literal = &visible[..visible.len().min(literal_end - at)];
+            let (tok, len) = match self.dictionary.longest(literal) {
                 Some((i, len)) => (Tok::Str(i), len),
                 None => (Tok::Byte(visible[0]), 1),
             };
@@ -509,14 +540,13 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Says an identifier without saying what it is. False when it cannot be said so.
-    fn identifier(&mut self, span: &Span, ret: &mut Vec<Token>) -> bool {
+    /// Says an identifier without saying what it is.
+    fn identifier(&mut self, span: &Span, ret: &mut Vec<Token>) {
         let len = span.end - span.at;
+        let as_labels = span.kind == Kind::Labels;
         match span.kind {
             Kind::Quad if (7..=15).contains(&len) => self.say(Tok::Quad(len as u8), ret),
-            Kind::Address if len <= RUN_MAX => self.say(Tok::Opaque(len as u8), ret),
-            Kind::Text | Kind::Labels => {
-                let as_labels = span.kind == Kind::Labels;
+            Kind::Text | Kind::Labels if span.name.len() + usize::from(as_labels) == len => {
                 let known = self.names.iter().position(|n| n.1.eq_ignore_ascii_case(&span.name));
                 let at = known.and_then(|i| self.walk.names.iter().position(|n| n.0 == self.names[i].0));
                 match at {
@@ -529,9 +559,31 @@ impl<'a> Encoder<'a> {
                     }
                 }
             }
-            _ => return false,
+            _ => {
+                let mut left = len;
+                while left > 0 {
+                    let n = left.min(RUN_MAX);
+                    self.say(Tok::Opaque(n as u8), ret);
+                    left -= n;
+                }
+            }
         }
-        true
+    }
+
+    /// Addresses that a payload may repeat: those in front of it, and those of other hosts of the session.
+    fn addresses(&self, frame: &Frame<'_>) -> Vec<Vec<u8>> {
+        let hosts = self.hosts.iter().flatten().map(|host| host.1);
+        let octets = |address: IpAddr| match address {
+            // These are nobody's.
+            _ if address.is_multicast() || address.is_unspecified() || address.is_loopback() => None,
+            IpAddr::V4(a) if a.is_broadcast() => None,
+            IpAddr::V4(a) => Some(a.octets().to_vec()),
+            IpAddr::V6(a) => Some(a.octets().to_vec()),
+        };
+        let mut ret: Vec<Vec<u8>> = hosts.chain([frame.ip.src, frame.ip.dst]).filter_map(octets).collect();
+        let macs = frame.link.chunks_exact(6).take(2).filter(|mac| mac[0] & 1 == 0 && **mac != [0; 6]);
+        ret.extend(macs.map(<[u8]>::to_vec));
+        ret
     }
 }
 
@@ -593,6 +645,18 @@ fn tls_header(bytes: &[u8]) -> Option<(Tok, usize)> {
 /// Whether a record's body begins like a handshake message in the clear (RFC 8446, section 4).
 fn is_handshake(body: &[u8]) -> bool {
     matches!(body, [0..=24, 0, ..] | [0..=24])
+}
+
+/// Bytes of a handshake record's body that are said: both hellos and the head of every other message, as certificates tell who has them
+/// and tickets are secrets.
+fn literal_handshake(body: &[u8]) -> usize {
+    match *body {
+        [1 | 2, high, middle, low, ..] => {
+            let len = u32::from_be_bytes([0, high, middle, low]) as usize;
+            (4 + len).min(LITERAL_HANDSHAKE)
+        }
+        _ => 4,
+    }
 }
 
 fn common(a: &[u8], b: &[u8]) -> usize {

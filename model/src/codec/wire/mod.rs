@@ -50,7 +50,8 @@
 //!   one. `tls:T` is a record header, with the record's length; records follow one another through the stream.
 //! - **Identifiers.** `name` and `dns` (labels without the final zero) are a name of the session, new with the length of
 //!   its text or one of the last 8; `quad` is an IPv4 address in text. [`Plan`] says what they are
-//!   called when rendered.
+//!   called when rendered. A name of 30 bytes at a port of NetBIOS is rendered in its encoding. Where identifiers stand is the
+//!   business of [`names`](crate::wire::names).
 //! - **Applications.** The grammar lets both sides of a TCP flow begin as one application, and as the one that the port is
 //!   assigned to, unless the traffic of the label is known to depart from that ([`WireSpec::departures`]).
 //! - **Without loss** ([`lossless`]) the same tokens are followed by `fix` and a patch where the rendered frame differs

@@ -19,6 +19,7 @@ use super::vocab::{HOSTS, NAMES, Proto};
 use super::walk::{Walk, options_len};
 use crate::flow::FiveTuple;
 use crate::packet::Timestamp;
+use crate::wire::names::{self, netbios};
 use crate::wire::parse::{Frame, ICMP, ICMPV6, Ip, TCP, Tcp, Transport, UDP};
 use crate::wire::plan::{self, Plan};
 use crate::wire::render::{Headers, render};
@@ -363,8 +364,12 @@ impl Renderer {
             Piece::Zero(_) => {}
             Piece::Quad(n) => ret.extend(plan::quad(usize::from(n), &mut self.rng)),
             Piece::Name(id, len, as_labels) => {
+                let tuple = &self.slots[usize::from(action.slot)].facts.tuple;
+                let is_netbios = [tuple.orig_port, tuple.resp_port].into_iter().any(names::is_netbios);
                 let name = self.name(id, usize::from(len));
-                if as_labels {
+                if is_netbios && name.len() == netbios::NAME_LEN {
+                    ret.extend(netbios::encoded(&name[..netbios::NAME_LEN / 2].to_ascii_uppercase()));
+                } else if as_labels {
                     for label in name.split(|b| *b == b'.') {
                         ret.push(label.len() as u8);
                         ret.extend_from_slice(label);

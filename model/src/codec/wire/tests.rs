@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use super::lossless::{LosslessEncoder, decoder};
 use super::*;
 use crate::packet::{Packet, Timestamp};
+use crate::wire::names::Carrier;
 use crate::wire::parse::{Tcp, Transport, parse};
 
 fn codec() -> WireCodec {
@@ -176,9 +177,10 @@ fn dns_sni_and_host_of_a_session_stay_one_name() {
         tokens.push(codec.end_token());
         let rendered = codec.decode(&tokens, &mut render(1)).packets;
         let mut found = Vec::new();
-        for (packet, is_dns) in rendered.iter().zip([true, false, false]) {
+        let carriers = [Carrier::Udp(50_000, 53), Carrier::Tcp(50_000, 443), Carrier::Tcp(50_000, 80)];
+        for (packet, carrier) in rendered.iter().zip(carriers) {
             let frame = parse(packet).expect("rendered");
-            let spans = crate::wire::names::find(frame.payload, is_dns, !is_dns);
+            let spans = crate::wire::names::find(frame.payload, carrier, &[]).spans;
             assert_eq!(spans.len(), 1, "{:02x?}", frame.payload);
             found.push(String::from_utf8(spans[0].name.clone()).expect("text"));
         }

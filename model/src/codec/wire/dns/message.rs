@@ -7,14 +7,13 @@ mod fit;
 
 use self::fit::{RECORD_MIN, option_fits};
 use super::records::{CLASSES, Field, HEADER, Number, OPT, QUESTION, RECORD, RECORD_CLASSES, TYPES, data_of};
+use crate::wire::names::dns::{SERVICE_MAX, WORDS};
 use crate::wire::plan;
 
 /// Bytes of the header.
 const HEADER_LEN: u16 = 12;
 /// Longest name in a message, with its lengths and its end (RFC 1035, section 2.3.4).
 const NAME_MAX: u16 = 255;
-/// Longest label of a service (RFC 6335, section 5.1), with its underscore.
-const SERVICE_MAX: u8 = 16;
 /// Places that pointers can point at which are remembered, in a message and in a name; others are not pointed at.
 const TARGETS_MAX: usize = 80;
 const STARTS_MAX: usize = 40;
@@ -28,6 +27,8 @@ pub(super) enum Sym {
     Known(u8),
     /// Drawn: any.
     Drawn,
+    /// A byte of a name that is drawn in text.
+    Text,
     /// The first byte of the labels of a name that is drawn, without the end; so many follow.
     Name(u8),
     /// Another byte of them.
@@ -58,7 +59,8 @@ pub(super) enum Dialect {
 pub(super) enum Names {
     /// As anybody may.
     Literal,
-    /// As the codec does: names of hosts are drawn, of services literal, but those of the local link may be either.
+    /// As the codec does: names are drawn, save the labels of services and a few words, which are literal. What stands in front of a
+    /// service is a name in text, label by label.
     Drawn,
 }
 
@@ -73,8 +75,12 @@ enum State {
     /// A label's length, a pointer, or the end of the name.
     Label,
     InLabel(u8),
-    /// The first of so many bytes of a service's label.
-    Service(u8),
+    /// The first of so many bytes of a label that is literal only where it identifies nobody.
+    Opening(u8),
+    /// So many bytes of a word to come: one of these, as bits.
+    InWord(u8, u16),
+    /// So many bytes of a label that is a name in text.
+    InText(u8),
     /// The low byte of a pointer.
     Pointer(u8),
     /// Bytes of a drawn name, all from one source.
@@ -131,7 +137,7 @@ impl Message {
     pub(super) fn new(dialect: Dialect, names: Names, is_reply: bool, len: u16) -> Self {
         let mut ret = Self {
             dialect,
-            names: if dialect == Dialect::Multicast { Names::Literal } else { names },
+            names,
             is_reply,
             at: 0,
             left: len,
@@ -202,7 +208,7 @@ impl Message {
     /// Bytes to come that have to be said one by one, and those of the query that are repeated.
     pub(super) fn still_to_come(&self) -> (u16, u16) {
         let repeated = self.echo.saturating_sub(self.at.max(HEADER_LEN));
-        (self.left - repeated, repeated)
+        (self.left.saturating_sub(repeated), repeated)
     }
 
     /// Bytes of the query that come next without a break.
@@ -245,9 +251,11 @@ impl Message {
         match (self.state, sym) {
             (State::InName(_, from), Sym::InName) => from == source,
             (State::Label, Sym::Name(n)) => self.name_may_be_drawn(n, room),
-            (State::Bytes(_) | State::Option(0..2, _), Sym::Known(_) | Sym::Drawn) => true,
+            (State::Bytes(_) | State::Option(0..2, _), Sym::Known(_) | Sym::Drawn | Sym::Text) => true,
             (State::InLabel(_), Sym::Known(b)) => self.label_holds(b),
-            (State::Service(_), Sym::Known(b)) => b == b'_',
+            (State::Opening(_) | State::InText(_), Sym::Text) => true,
+            (State::Opening(n), Sym::Known(b)) => is_service(n, b) || words_with(n, words_of(n), b) != 0,
+            (State::InWord(n, words), Sym::Known(b)) => words_with(n, words, b) != 0,
             (state, Sym::Known(b)) => self.allows_byte(state, b, room),
             _ => false,
         }
@@ -294,9 +302,17 @@ impl Message {
                 self.name_left -= 1 + u16::from(n);
                 (self.is_root, self.is_drawn, self.state) = (false, true, State::InName(n, source));
             }
-            (State::InName(1, _) | State::InLabel(1), _) => self.state = State::Label,
+            (
+                State::InName(1, _) | State::InLabel(1) | State::Opening(1) | State::InWord(1, _) | State::InText(1),
+                _,
+            ) => self.state = State::Label,
             (State::InName(n, from), _) => self.state = State::InName(n - 1, from),
-            (State::InLabel(n) | State::Service(n), _) => self.state = State::InLabel(n - 1),
+            (State::InLabel(n), _) => self.state = State::InLabel(n - 1),
+            (State::Opening(n) | State::InText(n), Sym::Text) => self.state = State::InText(n - 1),
+            (State::InText(n), _) => self.state = State::InText(n - 1),
+            (State::Opening(n), _) if is_service(n, b) => self.state = State::InLabel(n - 1),
+            (State::Opening(n), _) => self.state = State::InWord(n - 1, words_with(n, words_of(n), b)),
+            (State::InWord(n, words), _) => self.state = State::InWord(n - 1, words_with(n, words, b)),
             (State::Bytes(1), _) => self.end_of_field(),
             (State::Bytes(n), _) => self.state = State::Bytes(n - 1),
             (State::High, _) => self.state = State::Low(b),
@@ -456,9 +472,8 @@ impl Message {
             0 => self.fit(&self.fields[1..], room, self.is_root),
             1..=63 => match (self.name_left.checked_sub(1 + n), room.checked_sub(n)) {
                 (Some(name_left), Some(left)) => {
-                    let is_service = b <= SERVICE_MAX && (b > 1 || !self.is_root);
-                    let may_be_said = self.names == Names::Literal || !self.is_drawn && is_service;
-                    may_be_said && self.name_fits(name_left, left)
+                    let may_follow = self.names == Names::Literal || !self.is_drawn;
+                    may_follow && self.name_fits(name_left, left)
                 }
                 _ => false,
             },
@@ -477,8 +492,7 @@ impl Message {
             1..=63 => {
                 self.start(at);
                 self.name_left -= 1 + u16::from(b);
-                let is_service = self.names == Names::Drawn && self.is_root;
-                self.state = if is_service { State::Service(b) } else { State::InLabel(b) };
+                self.state = if self.names == Names::Drawn { State::Opening(b) } else { State::InLabel(b) };
                 self.is_root = false;
             }
             _ => (self.is_root, self.state) = (false, State::Pointer(b)),
@@ -510,11 +524,19 @@ impl Message {
         }
     }
 
+    /// Bytes of the label under way that can be of a name in text, where one is.
+    pub(super) fn label_of_text(&self) -> Option<u16> {
+        match self.state {
+            State::Opening(n) | State::InText(n) if !self.repeats() => Some(u16::from(n)),
+            _ => None,
+        }
+    }
+
     /// Whether a label has such bytes: of hosts and services, where people choose also spaces and UTF-8 (RFC 6763, section 4.1).
     fn label_holds(&self, b: u8) -> bool {
         match (self.dialect, self.names) {
             (_, Names::Drawn) => b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'),
-            (Dialect::Unicast, _) => b.is_ascii_graphic() && b != b'.',
+            (Dialect::Unicast, _) => b.is_ascii_graphic(),
             (Dialect::Link | Dialect::Multicast, _) => b >= b' ' && b != 0x7f,
         }
     }
@@ -526,10 +548,29 @@ impl Message {
             (Some(_), Some(left)) if self.names == Names::Drawn => {
                 // The end, or a pointer, comes next.
                 let fits = |n: u16| left >= n && self.fit(&self.fields[1..], left - n, false);
-                n > 0 && self.is_root && (fits(1) || fits(2) && self.points(self.name_left - 1 - len))
+                n > 0 && !self.is_drawn && (fits(1) || fits(2) && self.points(self.name_left - 1 - len))
             }
             (Some(name_left), Some(left)) => n > 0 && self.name_fits(name_left, left),
             _ => false,
         }
     }
 }
+
+/// Whether a label of `n` bytes that begins with `b` is a service's.
+fn is_service(n: u8, b: u8) -> bool {
+    b == b'_' && (2..=SERVICE_MAX).contains(&usize::from(n))
+}
+
+/// The words of `n` bytes, as bits.
+fn words_of(n: u8) -> u16 {
+    let is_one = |word: &&[u8]| word.len() == usize::from(n);
+    WORDS.iter().enumerate().filter(|(_, word)| is_one(word)).map(|(i, _)| 1 << i).sum()
+}
+
+/// Those of `words` that have `b` in front of their last `n - 1` bytes.
+fn words_with(n: u8, words: u16, b: u8) -> u16 {
+    let has = |word: &[u8]| word[word.len() - usize::from(n)].eq_ignore_ascii_case(&b);
+    (0..WORDS.len()).filter(|i| words >> i & 1 == 1 && has(WORDS[*i])).map(|i| 1 << i).sum()
+}
+
+const _: () = assert!(WORDS.len() <= 16);

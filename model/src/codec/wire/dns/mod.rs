@@ -233,6 +233,7 @@ impl Exchanges {
                 let rest = std::iter::repeat_n(Sym::InName, usize::from(n));
                 std::iter::once(Sym::Name(n)).chain(rest).collect()
             }
+            Piece::Name(_, n, false) => vec![Sym::Text; usize::from(n)],
             piece => vec![Sym::Drawn; usize::from(piece.len(walk.strings()))],
         };
         (said, Source::Said)
@@ -259,7 +260,7 @@ impl Exchanges {
         if as_labels {
             return hears_name(message, len);
         }
-        hears(message, std::iter::repeat_n(Sym::Drawn, usize::from(len)), Source::Said).is_some()
+        hears(message, std::iter::repeat_n(Sym::Text, usize::from(len)), Source::Said).is_some()
     }
 
     /// Whether the packet under way is a DNS message; then these are its lengths.
@@ -270,10 +271,15 @@ impl Exchanges {
 }
 
 impl Asked<'_> {
-    /// In how many tokens the rest of the message can be said at most.
+    /// In how many tokens the rest of the message can be said at most: a name in text of one byte takes two.
     pub(super) fn tokens(&self) -> usize {
         let (said, repeated) = self.message.still_to_come();
-        usize::from(said) + usize::from(repeated).div_ceil(RUN_MAX)
+        2 * usize::from(said) + usize::from(repeated).div_ceil(RUN_MAX)
+    }
+
+    /// Bytes of a name in text that may come.
+    fn text(&self) -> u16 {
+        self.message.label_of_text().unwrap_or(self.drawn.most)
     }
 
     /// Whether `tok` may be the next piece of payload.
@@ -299,8 +305,8 @@ impl Asked<'_> {
             Tok::OpaqueRest | Tok::TextRest => self.drawn.is_rest,
             Tok::ZeroRest => self.zeros.is_rest,
             Tok::Quad(n) => u16::from(n) <= self.drawn.most,
-            Tok::TextRef(i) => u16::from(name(i)) <= self.drawn.most,
-            Tok::TextName => self.drawn.most > 0,
+            Tok::TextRef(i) => u16::from(name(i)) <= self.text(),
+            Tok::TextName => self.text() > 0,
             Tok::DnsRef(i) => hears_name(self.message, name(i)),
             Tok::DnsName => (1..=NAME_MAX).any(|n| hears_name(self.message, n)),
             _ => false,

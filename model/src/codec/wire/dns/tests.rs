@@ -10,9 +10,11 @@ use super::super::dictionary::Dictionary;
 use super::super::vocab::PORTS;
 use super::records::{OPT, TYPES};
 use super::*;
-use crate::packet::Timestamp;
-use crate::wire::parse::{Transport, parse};
-use crate::wire::plan::Plan;
+use crate::flow::{Direction, FiveTuple, Session, SessionPacket};
+use crate::packet::{LinkType, Packet, Timestamp};
+use crate::wire::names::dns::WORDS;
+use crate::wire::parse::{Frame, Ip, Transport, parse};
+use crate::wire::plan::{self, Plan};
 
 /// A reader that goes over the whole message at once, field by field.
 struct Reader<'a> {
@@ -313,4 +315,135 @@ fn every_datagram_to_a_port_of_dns_is_a_message() {
             "{tokens_of:?}"
         );
     }
+}
+
+/// Datagrams between a client and a resolver, or to a group, at `port`; the opener's first.
+fn session(port: u16, says: &[(bool, Vec<u8>)]) -> Session {
+    let hosts = [("192.0.2.5", if port == 5353 { port } else { 50_000 }), ("198.51.100.53", port)];
+    let hosts = hosts.map(|(address, port)| (address.parse().expect("an address"), port));
+    let tuple = FiveTuple { orig: hosts[0].0, resp: hosts[1].0, orig_port: hosts[0].1, resp_port: port, protocol: 17 };
+    let packets = says.iter().enumerate().map(|(i, (from_orig, payload))| {
+        let [(src, src_port), (dst, dst_port)] = if *from_orig { hosts } else { [hosts[1], hosts[0]] };
+        let ip = Ip { src, dst, protocol: 17, tos: 0, ttl: 64, id: 0, df: true };
+        let link = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0";
+        let transport = Transport::Udp { src_port, dst_port };
+        let mut data = Vec::new();
+        crate::wire::render::render(&Frame { link, ip, transport, payload, payload_len: payload.len() }, &mut data);
+        let ts = Timestamp::from_parts(1_700_000_000, i as i64 * 1000);
+        let packet = Packet { ts, linktype: LinkType::ETHERNET, len: data.len() as u32, data };
+        SessionPacket { flow: 0, direction: if *from_orig { Direction::Orig } else { Direction::Resp }, packet }
+    });
+    Session { flows: vec![tuple], packets: packets.collect() }
+}
+
+/// Messages in order, each with whether the opener says it.
+type Says = Vec<(bool, Vec<u8>)>;
+
+/// What a domain's clients and a link's devices say of services, all with `secret` for what identifies them.
+fn services() -> Vec<(u16, Says)> {
+    let srv = b"\x05_ldap\x04_tcp\x06Secret\x06_sites\x02dc\x06_msdcs\x06secret\x07example\0\0\x21\0\x01";
+    let query = [b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0", &srv[..]].concat();
+    let target = b"\xc0\x0c\0\x21\0\x01\0\0\0\x05\0\x19\0\0\0\x64\x01\x85\x02ad\x06secret\x07example\0";
+    let answer = [b"\x12\x34\x81\x80\0\x01\0\x01\0\0\0\0", &srv[..], target].concat();
+    let plain = b"\x12\x35\x01\0\0\x01\0\0\0\0\0\0\x06secret\x07example\0\0\x01\0\x01".to_vec();
+    let device = [
+        &b"\0\0\x84\0\0\0\0\x03\0\0\0\0\x05_ipps\x04_tcp\x05local\0\0\x0c\0\x01\0\0\x11\x94\0\x12"[..],
+        b"\x0fSecret's office\xc0\x0c\xc0\x28\0\x21\x80\x01\0\0\x11\x94\0\x14\0\0\0\0\x02\x77\x06secret\x05local\0",
+        b"\xc0\x28\0\x10\x80\x01\0\0\x11\x94\0\x16\x09txtvers=1\x0bnote=secret",
+    ]
+    .concat();
+    vec![(53, vec![(true, plain), (true, query), (false, answer)]), (5353, vec![(true, device)])]
+}
+
+#[test]
+fn domains_and_instances_of_services_do_not_come_out_and_the_services_do() {
+    let codec =
+        WireCodec::new(vec!["dns".into()], Dictionary::new(Vec::new()).unwrap(), false, Plan::default()).unwrap();
+    for (port, says) in services() {
+        let session = session(port, &says);
+        for (is_message, (_, message)) in says.iter().map(|say| (judge(50_000, port, &say.1), say)) {
+            assert!(reads(message).is_some(), "{message:02x?}");
+            assert!(is_message.is_some());
+        }
+        let (mut grammar, mut tokens) = (codec.grammar().unwrap(), Vec::new());
+        let mut mask = vec![0; codec.vocab_size().div_ceil(64)];
+        assert_eq!(codec.encode(LabelId(0), &session, &mut tokens), says.len());
+        for (i, token) in tokens.iter().enumerate() {
+            grammar.allowed(5000 - i, &mut mask);
+            let is_allowed = mask[token.0 as usize / 64] >> (token.0 % 64) & 1 == 1;
+            let so_far: Vec<_> = tokens[..=i].iter().map(|t| codec.token_text(*t)).collect();
+            // An answer repeats the number in a token of its own, which two bytes are too short for to be said so.
+            let is_answer = grammar.packets() == 2;
+            assert!(i == 0 || is_allowed || is_answer, "port {port}: {}", so_far.join(" "));
+            grammar.push(*token);
+        }
+        let mut render = Render { rng: ChaCha8Rng::seed_from_u64(7), start: Timestamp::from_parts(1_700_000_000, 0) };
+        let packets = codec.decode(&tokens, &mut render).packets;
+        assert_eq!(packets.len(), says.len());
+        for (packet, (_, captured)) in packets.iter().zip(&says) {
+            let payload = parse(packet).unwrap().payload;
+            let has = |text: &[u8], what: &[u8]| text.windows(what.len()).any(|w| w.eq_ignore_ascii_case(what));
+            assert!(!has(payload, b"secret"), "{}", payload.escape_ascii());
+            assert!(has(captured, b"secret") && reads(payload).is_some());
+            for service in
+                [&b"\x05_ldap\x04_tcp"[..], b"\x06_sites\x02dc\x06_msdcs", b"\x05_ipps\x04_tcp\x05local", b"txtvers=1"]
+            {
+                assert_eq!(has(payload, service), has(captured, service), "{}", payload.escape_ascii());
+            }
+        }
+        // Nor is any of it learned as a string.
+        let many: Vec<_> = (0..20).map(|_| (LabelId(0), session.clone())).collect();
+        let learned = WireCodec::fit(vec!["dns".into()], 500, false, Plan::default(), &many).unwrap();
+        let texts = learned.dictionary.strings();
+        let tells = |text: &[u8]| {
+            text.windows(3).any(|w| [b"sec", b"cre", b"ret", b"exa"].iter().any(|s| w.eq_ignore_ascii_case(&s[..])))
+        };
+        assert!(texts.len() > 5 && !texts.iter().any(|text| tells(text)), "{texts:?}");
+    }
+}
+
+#[test]
+fn chance_draws_names_of_services_and_of_hosts_and_no_others() {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let mut labels = [0; 3];
+    for round in 0..600 {
+        let (port, is_reply) = DIALECTS[round % 4];
+        let mut message = Message::new(dialect(port).unwrap(), Names::Drawn, is_reply, rng.random_range(19..160));
+        let (mut bytes, mut is_drawn) = (Vec::new(), Vec::new());
+        while !message.is_done() {
+            let known = (0..=255).map(Sym::Known);
+            // Among all bytes the drawn ones would be rare.
+            let drawn = [Sym::Text; 40].into_iter().chain((1..60).map(Sym::Name)).chain([Sym::InName; 40]);
+            let all: Vec<Sym> = known.chain(drawn).filter(|sym| message.allows(*sym, Source::Said)).collect();
+            assert!(!all.is_empty(), "nothing can follow {bytes:02x?}: {message:?}");
+            let few = if (4..12).contains(&bytes.len()) { 3.min(all.len()) } else { all.len() };
+            let sym = all[rng.random_range(0..few)];
+            assert!(message.hear(sym, Source::Said));
+            match sym {
+                Sym::Known(b) => bytes.push(b),
+                Sym::Name(n) => {
+                    for label in plan::name_labels(usize::from(n)) {
+                        bytes.push(label as u8);
+                        bytes.extend(std::iter::repeat_n(b'n', label));
+                    }
+                }
+                Sym::InName => {}
+                _ => bytes.push(b't'),
+            }
+            is_drawn.resize(bytes.len(), !matches!(sym, Sym::Known(_)));
+        }
+        assert!(reads(&bytes).is_some(), "{bytes:02x?}");
+        // The first name, label by label.
+        let (mut at, mut drawn_before) = (12, false);
+        while bytes.get(4..6) != Some(&[0, 0]) && (1..=63).contains(&bytes[at]) {
+            let label = at + 1..at + 1 + usize::from(bytes[at]);
+            let (text, drawn) = (&bytes[label.clone()], is_drawn[label.start]);
+            let is_service = text[0] == b'_' || WORDS.iter().any(|word| word.eq_ignore_ascii_case(text));
+            assert!(is_drawn[label.clone()].iter().all(|d| *d == drawn) && (drawn || is_service), "{bytes:02x?}");
+            assert!(!drawn_before || is_drawn[at], "{bytes:02x?}");
+            labels[if drawn { usize::from(is_drawn[at]) } else { 2 }] += 1;
+            (drawn_before, at) = (is_drawn[at], label.end);
+        }
+    }
+    assert!(labels.iter().all(|n| *n > 20), "{labels:?}");
 }
