@@ -115,7 +115,7 @@ pub trait Play: Send {
 ///
 /// After whatever tokens, at least one is allowed; while only allowed ones are taken, every packet is valid and the
 /// sample ends before its tokens run out.
-pub trait Grammar: Send {
+pub trait Grammar: Send + Sync {
     /// Takes a token of the sample.
     fn push(&mut self, token: Token);
     /// Packets that are complete.

@@ -49,6 +49,15 @@ pub trait Decoder: Send {
     /// Draws the next token of some slots from their logits, which stay as they are; `ret` becomes one entry for each, `None` where
     /// nothing can be drawn.
     fn draw(&mut self, draws: &Draws<'_>, ret: &mut Vec<Option<Token>>);
+
+    /// Calls `work` from some threads at once, the caller's among them, and returns when all calls have: what is done between two
+    /// steps need not wait for one core.
+    fn together(&self, work: &(dyn Fn() + Sync)) {
+        rayon::in_place_scope(|scope| {
+            (1..rayon::current_num_threads()).for_each(|_| scope.spawn(|_| work()));
+            work();
+        });
+    }
 }
 
 /// What is to be drawn: one token in each of some slots.

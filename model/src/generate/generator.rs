@@ -1,7 +1,8 @@
 //! Many flows decoded in one batch, delivered in the order in which they were asked for.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use rand::SeedableRng;
@@ -387,25 +388,18 @@ impl Generator {
     }
 
     /// Draws the next token of the flows in `slots` and takes it into them.
-    fn draw(&mut self, slots: std::ops::Range<usize>) {
-        let (options, vocab_size) = (&self.options, self.codec.vocab_size());
-        let words = Draws::mask_words(vocab_size);
+    fn draw(&mut self, slots: Range<usize>) {
+        let (options, vocab_size) = (self.options, self.codec.vocab_size());
         let mut drawing = std::mem::take(&mut self.drawing);
         drawing.slots.clear();
         drawing.uniforms.clear();
-        drawing.masks.clear();
-        for slot in slots {
-            let Some(flow) = &mut self.slots[slot] else { continue };
+        for (slot, flow) in slots.clone().zip(&mut self.slots[slots.clone()]) {
+            let Some(flow) = flow else { continue };
             drawing.slots.push(slot);
             // Without a temperature there is no chance, and none is used up.
             drawing.uniforms.push(if options.sampling.temperature > 0.0 { unit(&mut flow.rng) } else { 0.0 });
-            // A codec has a grammar for every flow or for none.
-            if let Some(grammar) = flow.grammar.as_ref().filter(|_| options.mask) {
-                let at = drawing.masks.len();
-                drawing.masks.resize(at + words, 0);
-                grammar.allowed(options.tokens_max.saturating_sub(flow.tokens.len()), &mut drawing.masks[at..]);
-            }
         }
+        self.mask(slots.clone(), &mut drawing.masks);
         let draws = Draws {
             slots: &drawing.slots,
             uniforms: &drawing.uniforms,
@@ -414,25 +408,54 @@ impl Generator {
             sampling: options.sampling,
         };
         self.decoder.draw(&draws, &mut drawing.tokens);
+        self.follow(slots, &drawing.tokens);
         for (slot, token) in drawing.slots.iter().zip(&drawing.tokens) {
             self.advance(*slot, *token);
         }
         self.drawing = drawing;
     }
 
-    /// Takes a drawn token into the flow of `slot`, and ends the flow where that is the end.
+    /// Asks the grammars of the flows in `slots` what may come next; `masks` stays empty where anything may.
+    fn mask(&self, slots: Range<usize>, masks: &mut Vec<u64>) {
+        let (words, tokens_max) = (Draws::mask_words(self.codec.vocab_size()), self.options.tokens_max);
+        let flows = || self.slots[slots.clone()].iter().flatten();
+        masks.clear();
+        // A codec has a grammar for every flow or for none.
+        if self.options.mask && flows().all(|flow| flow.grammar.is_some()) {
+            masks.resize(flows().count() * words, 0);
+        }
+        share(self.decoder.as_ref(), flows().zip(masks.chunks_exact_mut(words)), |(flow, mask)| {
+            let left = tokens_max.saturating_sub(flow.tokens.len());
+            if let Some(grammar) = &flow.grammar {
+                grammar.allowed(left, mask);
+            }
+        });
+    }
+
+    /// Takes the tokens that were drawn into the flows in `slots`, and lets their grammars follow them, but for the end.
+    fn follow(&mut self, slots: Range<usize>, drawn: &[Option<Token>]) {
+        let (end, codec) = (self.codec.end_token(), self.codec.as_ref());
+        share(self.decoder.as_ref(), self.slots[slots].iter_mut().flatten().zip(drawn), |(flow, token)| {
+            if let Some(token) = *token {
+                flow.tokens.push(token);
+                if token != end {
+                    flow.follow(token, codec);
+                }
+            }
+        });
+    }
+
+    /// Feeds a drawn token to the network next, or ends the flow of `slot` where that is the end.
     fn advance(&mut self, slot: usize, picked: Option<Token>) {
-        let Some(mut flow) = self.slots[slot].take() else { return };
+        let Some(flow) = self.slots[slot].take() else { return };
         self.inputs[slot] = self.codec.end_token();
         let Some(token) = picked else { return self.finish(flow, End::NoToken) };
-        flow.tokens.push(token);
         self.counters.tokens += 1;
         if token == self.codec.end_token() {
             let left = (self.options.tokens_max + 1).saturating_sub(flow.tokens.len());
             let is_cut = self.options.mask && flow.grammar.as_ref().is_some_and(|g| g.must_end(left));
             return self.finish(flow, if is_cut { End::TokensMax } else { End::Finished });
         }
-        flow.follow(token, self.codec.as_ref());
         if let Some(end) = limit(&flow, &self.options) {
             return self.finish(flow, end);
         }
@@ -471,6 +494,21 @@ impl Generator {
             is_again: false,
         });
     }
+}
+
+/// Does `work` with each of `items`, by the threads of `decoder` where there are several.
+fn share<T>(decoder: &dyn Decoder, items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
+    // One flow that begins is alone.
+    if items.size_hint().1.is_some_and(|most| most < 2) {
+        return items.for_each(work);
+    }
+    let items = Mutex::new(items);
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    decoder.together(&|| {
+        while let Some(item) = next() {
+            work(item);
+        }
+    });
 }
 
 /// The limit that `flow` has reached.

@@ -137,4 +137,8 @@ impl Decoder for CpuDecoder {
             ret.push(self.picker.pick(&logits[..draws.vocab_size], sampling, draws.mask(index), uniform));
         }
     }
+
+    fn together(&self, work: &(dyn Fn() + Sync)) {
+        self.crew.share(work);
+    }
 }

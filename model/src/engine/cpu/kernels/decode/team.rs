@@ -49,6 +49,11 @@ impl Crew {
         1 + self.helpers.as_ref().map_or(0, Threads::count)
     }
 
+    /// Calls `work` once for each thread, at once where they all come in time.
+    pub fn share(&self, work: &(dyn Fn() + Sync)) {
+        self.run(self.threads(), 1, &|_, _| work());
+    }
+
     /// Calls `work(phase, part)` once for each of `parts` parts of each of `phases` phases. No part of a phase begins before all parts of
     /// the phase before are done.
     ///
