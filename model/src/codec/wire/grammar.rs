@@ -7,7 +7,7 @@ use super::super::{Grammar, LabelId, Token};
 use super::Plans;
 use super::action::Opt;
 use super::application::Application;
-use super::dns::Exchanges;
+use super::exchange::Exchanges;
 use super::side::{ACK, FIN, PSH, RST, SYN, Side};
 use super::talk::{Departures, Talks};
 use super::vocab::{BOUNDS, HOSTS, NAMES, PORTS, Proto, RUN_MAX, SLOTS, TLS_TYPES, Tok, WINDOWS};
@@ -479,7 +479,7 @@ impl Strict {
         match c.action.proto {
             Proto::Udp => {
                 let most = self.mtu - ip - 8;
-                // A DNS message is said to its end, in at most two tokens a byte.
+                // A message is said to its end, in at most two tokens a byte.
                 let told = (tokens_left.saturating_sub(4) / 2).min(most as usize) as u32;
                 self.exchanges.lengths(&self.walk, told).unwrap_or([(0, most), NONE])
             }

@@ -75,6 +75,7 @@ mod decode;
 pub mod dictionary;
 mod dns;
 mod encode;
+mod exchange;
 mod facts;
 mod fix;
 mod grammar;
@@ -138,7 +139,7 @@ pub struct WireSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub label_plans: BTreeMap<String, Plan>,
     /// By label, ports whose flows are not of the application that the port is assigned to: over TCP they do not begin as it does
-    /// (SSH at port 443), over UDP they are no DNS messages. Elsewhere they are when generated.
+    /// (SSH at port 443), over UDP they are no messages of DNS, CoAP or NetBIOS. Elsewhere they are when generated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub departures: BTreeMap<String, Vec<u16>>,
 }
@@ -302,7 +303,7 @@ impl WireCodec {
         Departures::new(tallies.into_iter().map(ports).collect())
     }
 
-    /// Counts how the flows of a session begin, towards ports that promise an application, and DNS messages.
+    /// Counts how the flows of a session begin, towards ports that promise an application, and messages over UDP.
     fn count_openings(&self, session: &Session, ret: &mut Tally) {
         let (mut encoder, mut walk, mut talks) = (self.encoder(), self.blank.clone(), Talks::default());
         let mut tokens = Vec::new();
@@ -354,12 +355,12 @@ impl WireCodec {
     }
 }
 
-/// Counts a datagram that has to be a DNS message, if it was captured whole.
+/// Counts a datagram that has to be a message of its port's protocol, if it was captured whole.
 fn count_message(packet: &Packet, ret: &mut Tally) {
     let Ok(frame) = parse(packet) else { return };
     let Transport::Udp { src_port, dst_port } = frame.transport else { return };
     if frame.payload.len() == frame.payload_len
-        && let Some((port, is_message)) = dns::judge(src_port, dst_port, frame.payload)
+        && let Some((port, is_message)) = exchange::judge(src_port, dst_port, frame.payload)
     {
         let count = ret.entry(port).or_default();
         count[0] += 1;

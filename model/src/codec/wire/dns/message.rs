@@ -6,6 +6,7 @@
 mod fit;
 
 use self::fit::{RECORD_MIN, option_fits};
+use super::super::exchange::{Source, Sym};
 use super::records::{CLASSES, Field, HEADER, Number, OPT, QUESTION, RECORD, RECORD_CLASSES, TYPES, data_of};
 use crate::wire::names::dns::{SERVICE_MAX, WORDS};
 use crate::wire::plan;
@@ -20,32 +21,9 @@ const STARTS_MAX: usize = 40;
 /// Longest query: what fits a datagram of RFC 1035 (section 4.2.1).
 const QUERY_MAX: u32 = 512;
 
-/// A byte of a message as far as it is known before it is rendered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sym {
-    /// This one.
-    Known(u8),
-    /// Drawn: any.
-    Drawn,
-    /// A byte of a name that is drawn in text.
-    Text,
-    /// The first byte of the labels of a name that is drawn, without the end; so many follow.
-    Name(u8),
-    /// Another byte of them.
-    InName,
-}
-
-/// Where a byte comes from: the packet's own tokens, or the last message of its sender or of the other side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
-    Said,
-    Own,
-    Peer,
-}
-
 /// Whose rules hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(in super::super) enum Dialect {
     /// RFC 1035.
     Unicast,
     /// RFC 4795: names are in UTF-8.
@@ -56,7 +34,7 @@ pub(super) enum Dialect {
 
 /// How names are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Names {
+pub(in super::super) enum Names {
     /// As anybody may.
     Literal,
     /// As the codec does: names are drawn, save the labels of services and a few words, which are literal. What stands in front of a
@@ -96,7 +74,7 @@ enum State {
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Message {
+pub(in super::super) struct Message {
     dialect: Dialect,
     names: Names,
     is_reply: bool,
@@ -134,7 +112,7 @@ pub(super) struct Message {
 
 impl Message {
     /// A message of `len` bytes, of the flow's responder or its opener.
-    pub(super) fn new(dialect: Dialect, names: Names, is_reply: bool, len: u16) -> Self {
+    pub(in super::super) fn new(dialect: Dialect, names: Names, is_reply: bool, len: u16) -> Self {
         let mut ret = Self {
             dialect,
             names,
@@ -165,18 +143,18 @@ impl Message {
     }
 
     /// The same, answering a query whose question ended at `echo`; 0 where that is not known.
-    pub(super) fn answering(self, echo: u16) -> Self {
+    pub(in super::super) fn answering(self, echo: u16) -> Self {
         Self { echo, ..self }
     }
 
     /// Where the first question ended; 0 where there was none.
-    pub(super) fn question_end(&self) -> u16 {
+    pub(in super::super) fn question_end(&self) -> u16 {
         self.question_end
     }
 
     /// Lengths that messages have: a header alone is an answer, and a name without labels has one length. An answer repeats the
     /// question that ended at `echo`, where that is not 0, and has room for records or has none.
-    pub(super) fn lengths(is_reply: bool, echo: u16, most: u32) -> [(u32, u32); 2] {
+    pub(in super::super) fn lengths(is_reply: bool, echo: u16, most: u32) -> [(u32, u32); 2] {
         if echo > 0 {
             let echo = u32::from(echo);
             return [(echo, echo), (echo + RECORD_MIN, most)];
@@ -185,17 +163,17 @@ impl Message {
     }
 
     /// Whether the next byte comes from inside a drawn name: then a token may end here only where another goes on alike.
-    pub(super) fn is_inside_name(&self) -> bool {
+    pub(in super::super) fn is_inside_name(&self) -> bool {
         matches!(self.state, State::InName(..))
     }
 
     /// Whether the message is complete.
-    pub(super) fn is_done(&self) -> bool {
+    pub(in super::super) fn is_done(&self) -> bool {
         self.left == 0 && self.state == State::Done
     }
 
     /// So many bytes come of which nothing is asked.
-    pub(super) fn free(&self) -> u16 {
+    pub(in super::super) fn free(&self) -> u16 {
         if let State::Bytes(n) = self.state
             && !self.repeats()
         {
@@ -206,13 +184,13 @@ impl Message {
     }
 
     /// Bytes to come that have to be said one by one, and those of the query that are repeated.
-    pub(super) fn still_to_come(&self) -> (u16, u16) {
+    pub(in super::super) fn still_to_come(&self) -> (u16, u16) {
         let repeated = self.echo.saturating_sub(self.at.max(HEADER_LEN));
         (self.left.saturating_sub(repeated), repeated)
     }
 
     /// Bytes of the query that come next without a break.
-    pub(super) fn still_to_repeat(&self) -> u16 {
+    pub(in super::super) fn still_to_repeat(&self) -> u16 {
         match self.at {
             0..2 if self.echo > 0 => 2 - self.at,
             _ if self.repeats() => self.echo - self.at,
@@ -226,14 +204,14 @@ impl Message {
     }
 
     /// Takes `n` of them, but not the last.
-    pub(super) fn pass(&mut self, n: u16) {
+    pub(in super::super) fn pass(&mut self, n: u16) {
         debug_assert!(n < self.free());
         self.state = State::Bytes(self.free() - n);
         (self.at, self.left, self.room) = (self.at + n, self.left - n, self.room - n);
     }
 
     /// Takes the next byte. False where it cannot come.
-    pub(super) fn hear(&mut self, sym: Sym, source: Source) -> bool {
+    pub(in super::super) fn hear(&mut self, sym: Sym, source: Source) -> bool {
         let allows = self.allows(sym, source);
         if allows {
             self.take(sym, source);
@@ -242,7 +220,7 @@ impl Message {
     }
 
     /// Whether this can be the next byte.
-    pub(super) fn allows(&self, sym: Sym, source: Source) -> bool {
+    pub(in super::super) fn allows(&self, sym: Sym, source: Source) -> bool {
         // Bytes behind it, in the message or the data.
         let Some(room) = self.room.checked_sub(1) else { return false };
         if self.repeats() && source != Source::Peer {
@@ -525,7 +503,7 @@ impl Message {
     }
 
     /// Bytes of the label under way that can be of a name in text, where one is.
-    pub(super) fn label_of_text(&self) -> Option<u16> {
+    pub(in super::super) fn label_of_text(&self) -> Option<u16> {
         match self.state {
             State::Opening(n) | State::InText(n) if !self.repeats() => Some(u16::from(n)),
             _ => None,

@@ -174,7 +174,8 @@ fn questions_fit(questions: u32, left: u32, can_point: bool) -> bool {
 mod tests {
     use rand::{RngExt, SeedableRng};
 
-    use super::super::{Names, Source, State, Sym};
+    use super::super::super::super::exchange::{Source, Sym};
+    use super::super::{Names, State};
     use super::*;
 
     #[test]

@@ -1,0 +1,183 @@
+//! The messages that are followed byte by byte, of whichever protocol: one door for all of them.
+//!
+//! Each says which byte may come next so that the message ends where its datagram does. Whatever was heard so far, some byte can follow,
+//! down to the last.
+
+use super::super::dns::message::{self as dns, Dialect, Names};
+use super::{coap, netbios};
+
+/// A byte of a message as far as it is known before it is rendered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Sym {
+    /// This one.
+    Known(u8),
+    /// Drawn: any.
+    Drawn,
+    /// A byte of a name that is drawn in text.
+    Text,
+    /// The first byte of the labels of a name that is drawn, without the end; so many follow.
+    Name(u8),
+    /// Another byte of them.
+    InName,
+}
+
+/// Where a byte comes from: the packet's own tokens, or the last message of its sender or of the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Source {
+    Said,
+    Own,
+    Peer,
+}
+
+/// Whose rules hold at a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Protocol {
+    Dns(Dialect),
+    Coap,
+    NetBios,
+}
+
+impl Protocol {
+    /// The rules that hold at a responder's port.
+    pub(in super::super) fn at(port: u16) -> Option<Self> {
+        match port {
+            53 => Some(Self::Dns(Dialect::Unicast)),
+            5353 => Some(Self::Dns(Dialect::Multicast)),
+            5355 => Some(Self::Dns(Dialect::Link)),
+            coap::PORT => Some(Self::Coap),
+            netbios::PORT => Some(Self::NetBios),
+            _ => None,
+        }
+    }
+
+    /// Whether an answer repeats what the last message of the other side asked.
+    pub(super) fn repeats(self) -> bool {
+        !matches!(self, Self::Dns(Dialect::Multicast) | Self::NetBios)
+    }
+
+    /// A message of `len` bytes, of the flow's responder or its opener, that answers a question that ended at `echo`; 0 where that is
+    /// not known.
+    pub(super) fn message(self, names: Names, is_reply: bool, len: u16, echo: u16) -> Message {
+        match self {
+            Self::Dns(dialect) => Message::Dns(dns::Message::new(dialect, names, is_reply, len).answering(echo)),
+            Self::Coap => Message::Coap(coap::Message::new(is_reply, len, echo)),
+            Self::NetBios => Message::NetBios(netbios::Message::new(len)),
+        }
+    }
+
+    /// Lengths that messages have.
+    pub(super) fn lengths(self, is_reply: bool, echo: u16, most: u32) -> [(u32, u32); 2] {
+        match self {
+            Self::Dns(_) => dns::Message::lengths(is_reply, echo, most),
+            Self::Coap => coap::Message::lengths(echo, most),
+            Self::NetBios => netbios::Message::lengths(most),
+        }
+    }
+}
+
+/// A message as far as it was heard.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Message {
+    Dns(dns::Message),
+    Coap(coap::Message),
+    NetBios(netbios::Message),
+}
+
+/// Calls the same of whichever message it is.
+macro_rules! each {
+    ($self:ident, $message:ident => $call:expr) => {
+        match $self {
+            Message::Dns($message) => $call,
+            Message::Coap($message) => $call,
+            Message::NetBios($message) => $call,
+        }
+    };
+}
+
+impl Message {
+    /// Takes the next byte. False where it cannot come.
+    pub(super) fn hear(&mut self, sym: Sym, source: Source) -> bool {
+        each!(self, message => message.hear(sym, source))
+    }
+
+    /// Whether this can be the next byte.
+    pub(super) fn allows(&self, sym: Sym, source: Source) -> bool {
+        each!(self, message => message.allows(sym, source))
+    }
+
+    /// Whether the message is complete.
+    pub(super) fn is_done(&self) -> bool {
+        each!(self, message => message.is_done())
+    }
+
+    /// So many bytes come of which nothing is asked.
+    pub(super) fn free(&self) -> u16 {
+        each!(self, message => message.free())
+    }
+
+    /// Takes `n` of them, but not the last.
+    pub(super) fn pass(&mut self, n: u16) {
+        each!(self, message => message.pass(n));
+    }
+
+    /// Where the question ended that an answer repeats; 0 where there was none.
+    pub(super) fn question_end(&self) -> u16 {
+        match self {
+            Self::Dns(message) => message.question_end(),
+            Self::Coap(message) => message.question_end(),
+            Self::NetBios(_) => 0,
+        }
+    }
+
+    /// Bytes to come that have to be said one by one, and those of the question that are repeated.
+    pub(super) fn still_to_come(&self) -> (u16, u16) {
+        match self {
+            Self::Dns(message) => message.still_to_come(),
+            Self::Coap(message) => (message.left(), 0),
+            Self::NetBios(message) => (message.left(), 0),
+        }
+    }
+
+    /// Bytes of the question that come next without a break.
+    pub(super) fn still_to_repeat(&self) -> u16 {
+        match self {
+            Self::Dns(message) => message.still_to_repeat(),
+            Self::Coap(message) => message.still_to_repeat(),
+            Self::NetBios(_) => 0,
+        }
+    }
+
+    /// Whether the next byte comes from inside a drawn name: then a token may end here only where another goes on alike.
+    pub(super) fn is_inside_name(&self) -> bool {
+        match self {
+            Self::Dns(message) => message.is_inside_name(),
+            Self::Coap(_) => false,
+            Self::NetBios(message) => message.is_inside_name(),
+        }
+    }
+
+    /// Bytes of a name in text that may come next, at least and at most, where the place decides that.
+    pub(super) fn text(&self) -> Option<(u16, u16)> {
+        match self {
+            Self::Dns(message) => message.label_of_text().map(|most| (1, most)),
+            Self::Coap(_) => None,
+            Self::NetBios(message) => message.text().map(|len| (len, len)),
+        }
+    }
+}
+
+/// The port that promises messages which a datagram goes to or comes from, and whether it is one of the form that generated ones have.
+pub(in super::super) fn judge(src_port: u16, dst_port: u16, payload: &[u8]) -> Option<(u16, bool)> {
+    let port = [dst_port, src_port].into_iter().find(|port| Protocol::at(*port).is_some())?;
+    let can_be = |is_reply| is_message(port, is_reply, payload);
+    // Servers that talk to each other do so between these ports.
+    let is_message = dst_port == port && can_be(false) || src_port == port && can_be(true);
+    Some((port, is_message))
+}
+
+/// Whether a payload is a message of the responder, or the opener, of a flow to `port`.
+pub(in super::super) fn is_message(port: u16, is_reply: bool, payload: &[u8]) -> bool {
+    let (Some(protocol), Ok(len)) = (Protocol::at(port), u16::try_from(payload.len())) else { return false };
+    let mut message = protocol.message(Names::Literal, is_reply, len, 0);
+    payload.iter().all(|b| message.hear(Sym::Known(*b), Source::Said)) && message.is_done()
+}

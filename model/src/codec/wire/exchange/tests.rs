@@ -1,0 +1,279 @@
+//! What chance draws under the rules is what plain readers take for CoAP and NetBIOS, and real messages stay allowed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::super::super::{Codec, LabelId, Render, Token};
+use super::super::WireCodec;
+use super::super::dictionary::Dictionary;
+use super::super::vocab::PORTS;
+use super::*;
+use crate::packet::Timestamp;
+use crate::wire::parse::{Transport, parse};
+use crate::wire::plan::Plan;
+
+/// What a plain reader sees of a CoAP message (RFC 7252, section 3): whether it is a request, its token, the options' numbers, the
+/// payload's length.
+fn coap(bytes: &[u8]) -> Option<(bool, Vec<u8>, Vec<u32>, usize)> {
+    let [first, code, _, _, rest @ ..] = bytes else { return None };
+    let (version, kind, token) = (first >> 6, first >> 4 & 3, usize::from(first & 15));
+    if version != 1 || token > 8 || rest.len() < token {
+        return None;
+    }
+    // Class and detail (section 12.1): requests, success, errors of the client and of the server.
+    match (code >> 5, code & 31) {
+        (0, 0) => return (token == 0 && rest.is_empty() && kind != 1).then(|| (false, Vec::new(), Vec::new(), 0)),
+        (0, 1..=7) => (kind < 2).then_some(())?,
+        (2, 1..=5 | 31) | (4, 0..=31) | (5, 0..=8) => (kind < 3).then_some(())?,
+        _ => return None,
+    }
+    let (token, mut rest) = rest.split_at(token);
+    let (mut number, mut numbers) = (0, Vec::new());
+    while let [first, after @ ..] = rest {
+        if *first == 0xff {
+            return (!after.is_empty()).then(|| (code >> 5 == 0, token.to_vec(), numbers, after.len()));
+        }
+        rest = after;
+        let mut extended = |bits: u8| {
+            let (wide, base) = match bits {
+                13 => (1, 13),
+                14 => (2, 269),
+                15 => return None,
+                bits => return Some(u32::from(bits)),
+            };
+            let bytes = rest.get(..wide)?;
+            rest = &rest[wide..];
+            Some(base + bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b)))
+        };
+        number += extended(first >> 4)?;
+        let len = extended(first & 15)? as usize;
+        rest = rest.get(len..)?;
+        numbers.push(number);
+    }
+    Some((code >> 5 == 0, token.to_vec(), numbers, 0))
+}
+
+/// Whether a plain reader takes it for a message of the name service (RFC 1002, section 4.2).
+fn name_service(bytes: &[u8]) -> Option<()> {
+    struct Reader<'a>(&'a [u8], usize);
+    impl Reader<'_> {
+        fn bytes(&mut self, n: usize) -> Option<&[u8]> {
+            let ret = self.0.get(self.1..self.1 + n)?;
+            self.1 += n;
+            Some(ret)
+        }
+        fn number(&mut self) -> Option<usize> {
+            self.bytes(2).map(|b| usize::from(b[0]) << 8 | usize::from(b[1]))
+        }
+        fn name(&mut self) -> Option<()> {
+            match self.bytes(1)?[0] {
+                0x20 => {
+                    let letters = self.bytes(32)?.iter().all(|b| (b'A'..b'Q').contains(b));
+                    (letters && self.bytes(1)?[0] == 0).then_some(())
+                }
+                0xc0 => (self.bytes(1)?[0] == 12).then_some(()),
+                _ => None,
+            }
+        }
+    }
+    let mut reader = Reader(bytes, 2);
+    let flags = reader.number()?;
+    let counts = [reader.number()?, reader.number()?, reader.number()?, reader.number()?];
+    (matches!(flags >> 11 & 15, 0 | 5..=9) && flags & 0x60 == 0 && counts.iter().all(|n| *n < 2)).then_some(())?;
+    if counts[0] == 1 {
+        reader.name()?;
+        (matches!(reader.number()?, 0x20 | 0x21) && reader.number()? == 1).then_some(())?;
+    }
+    for _ in 0..counts[1] + counts[2] + counts[3] {
+        reader.name()?;
+        let kind = reader.number()?;
+        (reader.number()? == 1).then_some(())?;
+        reader.bytes(4)?;
+        let len = reader.number()?;
+        let data = reader.bytes(len)?;
+        match kind {
+            // Flags and an address each; flags alone of one who is waited for.
+            0x20 => (data.len() % 6 == 0 || data.len() == 2).then_some(())?,
+            0x21 => (!data.is_empty() && data.len() > 18 * usize::from(data[0])).then_some(())?,
+            0x0a => data.is_empty().then_some(())?,
+            _ => return None,
+        }
+    }
+    (reader.1 == bytes.len() && counts != [0; 4]).then_some(())
+}
+
+fn reads(port: u16, bytes: &[u8]) -> bool {
+    if port == 5683 { coap(bytes).is_some() } else { name_service(bytes).is_some() }
+}
+
+/// Draws a message evenly among the bytes that can come.
+fn drawn(port: u16, is_reply: bool, len: u16, rng: &mut ChaCha8Rng) -> Vec<u8> {
+    let mut message = Protocol::at(port).unwrap().message(Names::Literal, is_reply, len, 0);
+    let mut ret = Vec::new();
+    while !message.is_done() {
+        let all: Vec<u8> = (0..=255).filter(|b| message.allows(Sym::Known(*b), Source::Said)).collect();
+        assert!(!all.is_empty(), "nothing can follow {ret:02x?}, of {len}: {message:?}");
+        let b = all[rng.random_range(0..all.len())];
+        assert!(message.hear(Sym::Known(b), Source::Said));
+        ret.push(b);
+    }
+    assert_eq!(ret.len(), usize::from(len));
+    ret
+}
+
+#[test]
+fn chance_draws_messages_that_plain_readers_take_and_damage_is_seen() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let (mut damaged, mut options, mut payloads, mut kinds) = (0, BTreeSet::new(), 0, BTreeSet::new());
+    for round in 0..6000 {
+        let (port, is_reply) = [(5683, false), (5683, true), (137, false)][round % 3];
+        let [(one, _), (from, _)] = Protocol::at(port).unwrap().lengths(is_reply, 0, 1200);
+        let len = match round % 5 {
+            0 if port == 137 => [one, 68][round % 2],
+            0 => one,
+            1 => rng.random_range(from..1200),
+            _ => rng.random_range(from..from + 60),
+        };
+        let mut message = drawn(port, is_reply, len as u16, &mut rng);
+        assert!(reads(port, &message), "{message:02x?}");
+        assert!(is_message(port, is_reply, &message));
+        let is_wrong = |len: usize| is_message(port, is_reply, &message[..len]) && !reads(port, &message[..len]);
+        assert_eq!((0..message.len()).find(|len| is_wrong(*len)), None, "{message:02x?}");
+        if let Some((_, _, numbers, payload)) = coap(&message).filter(|_| port == 5683) {
+            options.extend(numbers);
+            payloads += usize::from(payload > 0);
+        } else {
+            kinds.insert((message[2] & 0xf8, message[47]));
+        }
+        for _ in 0..20 {
+            let (at, b) = (rng.random_range(0..message.len()), rng.random());
+            let before = std::mem::replace(&mut message[at], b);
+            if !reads(port, &message) {
+                assert!(!is_message(port, is_reply, &message), "{message:02x?}");
+                damaged += 1;
+            }
+            message[at] = before;
+        }
+    }
+    assert!(
+        damaged > 5000 && payloads > 500 && options.len() == 26 && kinds.len() > 8,
+        "{damaged} {payloads} {options:?} {kinds:?}"
+    );
+}
+
+/// Messages as RFC 7252 (appendix A) and RFC 1002 have them, and as hosts send them.
+#[test]
+fn messages_of_every_day_are_allowed() {
+    let name = b"\x20EGFCEFEECACACACACACACACACACACACA\0";
+    let query = [b"\x12\x34\x01\x10\0\x01\0\0\0\0\0\0", &name[..], b"\0\x20\0\x01"].concat();
+    let status =
+        [b"\x12\x34\0\0\0\x01\0\0\0\0\0\0\x20CKAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\0", &b"\0\x21\0\x01"[..]].concat();
+    let record = b"\0\x20\0\x01\0\x04\x93\xe0\0\x06\x60\0\xc0\0\x02\x07";
+    let registration = [b"\x12\x34\x29\x10\0\x01\0\0\0\0\0\x01", &name[..], b"\0\x20\0\x01\xc0\x0c", record].concat();
+    let answer = [b"\x12\x34\x85\0\0\0\0\x01\0\0\0\0", &name[..], record].concat();
+    let unknown = [b"\x12\x34\x85\x83\0\0\0\x01\0\0\0\0", &name[..], b"\0\x0a\0\x01\0\0\0\0\0\0"].concat();
+    let all: [(u16, bool, &[u8]); 11] = [
+        (5683, false, b"\x40\x01\x7d\x34\xbbtemperature"),
+        (5683, true, b"\x60\x45\x7d\x34\xff22.3 C"),
+        (5683, false, b"\x41\x01\x7d\x35\x20\xbbtemperature"),
+        (5683, true, b"\x61\x45\x7d\x35\x20\xff22.3 C"),
+        (5683, true, b"\x60\0\x7d\x38"),
+        (5683, false, b"\x42\x01\xe9\x1b\x07\x90\xb8separate\x10\xd1\x23\x11"),
+        (137, false, &query),
+        (137, false, &status),
+        (137, false, &registration),
+        (137, true, &answer),
+        (137, true, &unknown),
+    ];
+    for (port, is_reply, message) in all {
+        assert!(reads(port, message), "{message:02x?}");
+        assert!(is_message(port, is_reply, message), "{message:02x?}");
+        assert!(port == 137 || message.len() == 4 || !is_message(port, !is_reply, message), "a request is no answer");
+        // A payload goes on; anything else does not.
+        let has_payload = port == 5683 && coap(message).is_some_and(|read| read.3 > 0);
+        assert!(has_payload || !is_message(port, is_reply, &[message, &[0xff]].concat()), "{message:02x?}");
+    }
+}
+
+/// A sample that opens a flow to `port` and goes on as chance draws under the mask.
+fn sample(codec: &WireCodec, port: u16, seed: u64, tokens_max: usize) -> Vec<Token> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let (mut grammar, mut tokens) = (codec.grammar().expect("wire has one"), Vec::new());
+    let mut mask = vec![0; codec.vocab_size().div_ceil(64)];
+    let port = PORTS.binary_search(&port).expect("it has a token") as u8;
+    let opening = [Tok::GapE(0), Tok::Open(Proto::Udp, false), Tok::Port(port), Tok::SportEph, Tok::HostNew];
+    let opening = opening.into_iter().map(|tok| codec.vocab.id(tok));
+    for token in std::iter::once(codec.label_token(LabelId(0))).chain(opening) {
+        grammar.push(token);
+        tokens.push(token);
+    }
+    while tokens.last() != Some(&codec.end_token()) {
+        grammar.allowed(tokens_max - tokens.len(), &mut mask);
+        let all: Vec<Token> =
+            (0..codec.vocab_size() as u32).filter(|t| mask[*t as usize / 64] >> (t % 64) & 1 == 1).map(Token).collect();
+        // Other flows would be most of what chance makes, long messages of what it draws.
+        let is_rare = |t: &Token| {
+            let tok = codec.vocab.tok(*t);
+            matches!(
+                tok,
+                Some(Tok::Same(_) | Tok::SameRest | Tok::Peer(_) | Tok::PeerRest | Tok::TextRef(_) | Tok::TextName)
+            ) || matches!(tok, Some(Tok::Flow(..) | Tok::LenHi(0)))
+        };
+        let rare: Vec<Token> = all.iter().copied().filter(is_rare).collect();
+        let choice = if rare.is_empty() || rng.random_range(0..3) == 0 { &all } else { &rare };
+        let token = choice[rng.random_range(0..choice.len())];
+        grammar.push(token);
+        tokens.push(token);
+        assert!(tokens.len() <= tokens_max);
+    }
+    tokens
+}
+
+#[test]
+fn every_datagram_to_these_ports_is_a_message_and_answers_have_the_token() {
+    let strings = [&b"\xbbtemperature"[..], b"\xff22.3 C", b"\0\x20\0\x01", b"CACA"].map(Into::into).to_vec();
+    let codec = WireCodec::new(vec!["iot".into()], Dictionary::new(strings).unwrap(), false, Plan::default()).unwrap();
+    let (mut judged, mut answered, mut names) = ([[0; 2]; 2], 0, 0);
+    for seed in 0..600 {
+        let port = [5683, 137][seed as usize % 2];
+        let tokens = sample(&codec, port, seed, [300, 900, 4000][seed as usize % 3]);
+        let mut render =
+            Render { rng: ChaCha8Rng::seed_from_u64(seed), start: Timestamp::from_parts(1_700_000_000, 0) };
+        let decoded = codec.decode(&tokens, &mut render);
+        assert_eq!(decoded.malformed_packets, 0);
+        let mut requests = BTreeMap::new();
+        for packet in decoded.packets {
+            let frame = parse(&packet).unwrap();
+            let Transport::Udp { src_port, dst_port } = frame.transport else { continue };
+            if ![src_port, dst_port].contains(&port) || ![5683, 137].contains(&port) {
+                continue;
+            }
+            let Some((at, is_message)) = judge(src_port, dst_port, frame.payload) else { continue };
+            if at != port {
+                continue;
+            }
+            assert!(is_message && reads(port, frame.payload), "{port}: {:02x?}", frame.payload);
+            judged[usize::from(port == 137)][usize::from(src_port == port)] += 1;
+            if port == 137 {
+                names += usize::from(frame.payload[13..43].iter().any(|b| *b != frame.payload[13]));
+                continue;
+            }
+            let (is_request, token, ..) = coap(frame.payload).expect("just read");
+            let flow = (frame.ip.src, frame.ip.dst, src_port, dst_port);
+            if dst_port == port {
+                // Anything else of the client's is in between.
+                requests.insert(flow, is_request.then_some((token, frame.payload[2..4].to_vec())));
+            } else if let Some(Some((asked, id))) = requests.get(&(flow.1, flow.0, dst_port, src_port))
+                && frame.payload[1] != 0
+            {
+                assert_eq!(&token, asked, "{:02x?}", frame.payload);
+                let is_acknowledgement = frame.payload[0] >> 4 & 3 == 2;
+                assert!(!is_acknowledgement || frame.payload[2..4] == id[..], "{:02x?}", frame.payload);
+                answered += 1;
+            }
+        }
+    }
+    assert!(judged.iter().flatten().all(|n| *n > 100) && answered > 50 && names > 100, "{judged:?} {answered} {names}");
+}
