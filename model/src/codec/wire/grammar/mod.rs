@@ -1,0 +1,238 @@
+//! Which tokens may come next, so that every frame is valid and every TCP flow consistent without repair.
+//!
+//! [`Walk`] takes whatever has a meaning; this allows only what a correct sender would do. Whatever was taken so far,
+//! something is allowed, and a sample ends in time.
+
+mod lengths;
+mod mask;
+mod pieces;
+mod tcp;
+
+use self::mask::Mask;
+use super::super::{Grammar, LabelId, Token};
+use super::Plans;
+use super::exchange::Exchanges;
+use super::talk::{Departures, Talks};
+use super::vocab::{HOSTS, PORTS, Proto, SLOTS, Tok};
+use super::walk::{Operand, Slot, Stage, Walk, rank};
+
+/// Tokens that the longest packet header can take, and the payload that is said in the fewest: below this no packet is
+/// begun.
+const PACKET_TOKENS: usize = 112;
+/// Below this a packet under way is brought to its end.
+const CLOSING_TOKENS: usize = 32;
+/// Longest gap between packets: an hour has 42 bits of nanoseconds.
+const GAP_BITS: u8 = 42;
+
+/// The grammar of generated samples.
+pub(super) struct Strict {
+    walk: Walk,
+    talks: Talks,
+    exchanges: Exchanges,
+    plans: Plans,
+    departures: Departures,
+    mtu: u32,
+    /// Whether a flow may be rendered in the other version of IP, so that its payload has to fit below the longer header.
+    is_either: bool,
+}
+
+impl Grammar for Strict {
+    fn push(&mut self, token: Token) {
+        if let Some(Tok::Label(label)) = self.walk.vocab().tok(token) {
+            self.heed(Some(label));
+        }
+        let step = self.walk.push(token);
+        self.talks.follow(&self.walk, step);
+        self.exchanges.follow(&self.walk, step);
+    }
+
+    fn packets(&self) -> u64 {
+        self.walk.packets()
+    }
+
+    fn must_end(&self, tokens_left: usize) -> bool {
+        tokens_left < PACKET_TOKENS
+    }
+
+    fn allowed(&self, tokens_left: usize, mask: &mut [u64]) {
+        mask.fill(0);
+        let mut mask = Mask { walk: &self.walk, bits: mask };
+        self.fill(tokens_left, &mut mask);
+        // Only tokens that were not allowed, as a prompt may have, lead where nothing is right.
+        if mask.bits.iter().all(|w| *w == 0) {
+            mask.allow(Tok::End);
+        }
+    }
+}
+
+impl Strict {
+    /// A grammar at the beginning of a sample whose IP packets are as long as the plan of its label allows.
+    pub(super) fn new(walk: Walk, keep_names: bool, plans: Plans, departures: Departures) -> Self {
+        let (talks, exchanges) = (Talks::default(), Exchanges::new(keep_names));
+        let mut ret = Self { walk, talks, exchanges, plans, departures, mtu: 0, is_either: false };
+        ret.heed(None);
+        ret
+    }
+
+    /// Heeds what the plan of `label` asks for, and what its ports promise.
+    fn heed(&mut self, label: Option<LabelId>) {
+        self.talks.heed(self.departures.of(label));
+        self.exchanges.heed(self.departures.of(label));
+        let plan = self.plans.of(label);
+        (self.mtu, self.is_either) = (u32::from(plan.mtu).max(576), plan.ipv6_percent.is_some());
+    }
+
+    fn fill(&self, tokens_left: usize, m: &mut Mask<'_>) {
+        let closing = tokens_left < CLOSING_TOKENS;
+        let c = &self.walk.current;
+        match self.walk.stage {
+            Stage::Gap => {
+                m.allow(Tok::End);
+                if tokens_left >= PACKET_TOKENS {
+                    m.run(Tok::GapE(0), usize::from(GAP_BITS) + 1);
+                }
+            }
+            Stage::Skip | Stage::Bytes(..) | Stage::GapExponent => m.allow(Tok::End),
+            Stage::Done => m.allow(Tok::End),
+            Stage::Mantissa => m.run(Tok::GapM(0), 64),
+            Stage::Who => {
+                for (i, slot) in self.walk.slots.iter().enumerate() {
+                    for from_orig in [true, false] {
+                        if may_send(slot, from_orig) {
+                            m.allow(Tok::Flow(i as u8, from_orig));
+                        }
+                    }
+                }
+                for proto in [Proto::Tcp, Proto::Udp, Proto::Icmp] {
+                    m.allow(Tok::Open(proto, false));
+                    m.allow(Tok::Open(proto, true));
+                }
+            }
+            Stage::Port => {
+                m.run(Tok::Port(0), PORTS.len());
+                m.allow(Tok::PortEph);
+                m.allow(Tok::PortNum);
+            }
+            Stage::Sport => {
+                m.allow(Tok::SportEph);
+                m.allow(Tok::SportSame);
+                m.allow(Tok::SportNum);
+            }
+            Stage::Host => {
+                m.allow(Tok::HostNew);
+                m.run(Tok::HostRef(0), self.walk.hosts(c.action.v6).len().min(HOSTS));
+                // TCP has no groups (RFC 9293, section 3.9.2.3), nor has an echo that is answered.
+                if c.action.proto == Proto::Udp {
+                    m.allow(Tok::HostGroup);
+                    if !c.action.v6 {
+                        m.allow(Tok::HostBcast);
+                    }
+                }
+            }
+            Stage::Head(at) => self.head(at, tokens_left, m),
+            Stage::Operand(operand, left) => self.operand(operand, left, tokens_left, m),
+            Stage::Record => {
+                m.allow(Tok::RecRest);
+                if !closing {
+                    m.number(&self.records(), 0, 2);
+                }
+            }
+            Stage::Pieces => {
+                let asked = self.talks.asked(&self.walk);
+                let message = self.exchanges.asked(&self.walk).filter(|asked| tokens_left > asked.tokens());
+                // An opening is short enough to be said to its end, and so was the message when it began.
+                self.pieces(closing && asked.is_none() && message.is_none(), m);
+                if let Some(asked) = asked {
+                    m.retain(|tok| self.talks.permits(&self.walk, &asked, tok));
+                }
+                if let Some(asked) = message {
+                    m.retain(|tok| asked.permits(&self.walk, tok));
+                }
+            }
+        }
+    }
+
+    fn operand(&self, operand: Operand, left: u8, tokens_left: usize, m: &mut Mask<'_>) {
+        let c = &self.walk.current;
+        let said = self.walk.number();
+        match operand {
+            Operand::Port | Operand::Sport => m.number(&[(1, 0xffff)], said, left),
+            Operand::Group if c.action.v6 => match left {
+                16 => m.bytes(0xff, 0xff),
+                // Flags and a scope that are not reserved (RFC 4291, section 2.7).
+                15 => [0x01, 0x02, 0x05, 0x08, 0x0e, 0x12, 0x15].into_iter().for_each(|b| m.bytes(b, b)),
+                _ => m.bytes(0, 255),
+            },
+            Operand::Group => match (left, self.walk.group()[0]) {
+                (4, _) => {
+                    m.bytes(224, 239);
+                    m.bytes(255, 255);
+                }
+                (_, 255) => m.bytes(255, 255),
+                _ => m.bytes(0, 255),
+            },
+            Operand::Ttl => m.bytes(1, 255),
+            Operand::Tos | Operand::Window | Operand::Other | Operand::FixLen | Operand::RawLen => m.bytes(0, 255),
+            Operand::Hole => {
+                let side = self.walk.sides().0;
+                let most = if side.framed { u32::from(side.record_left).saturating_sub(1) } else { 0x3fff };
+                let most = most.min(self.room(side.next_for(0)).saturating_sub(1));
+                m.number(&[(1, most.clamp(1, 0x3fff))], said, left);
+            }
+            Operand::Mss => m.number(&[(88, 65_495)], said, left),
+            Operand::Ws => m.bytes(0, 14), // RFC 7323, section 2.3
+            Operand::IcmpCode => match (c.action.v6, c.action.icmp[0]) {
+                (false, 3) => m.bytes(0, 15),
+                (true, 1) => m.bytes(0, 6),
+                (false, 11) | (true, 3) => m.bytes(0, 1),
+                _ => m.bytes(0, 0),
+            },
+            // As many as when its first token was said.
+            Operand::LenLow | Operand::LenBig => m.number(&self.lengths(tokens_left + 1), said, left),
+            Operand::TextName | Operand::DnsName => {
+                let labels = u32::from(operand == Operand::DnsName);
+                m.number(&[(1, (u32::from(self.walk.limit()) - labels).min(253))], said, left);
+                m.retain(|tok| matches!(tok, Tok::Byte(len) if self.exchanges.permits_name(labels == 1, len)));
+            }
+            Operand::Record => m.number(&self.records(), said, left),
+        }
+    }
+
+    fn head(&self, at: u8, tokens_left: usize, m: &mut Mask<'_>) {
+        let c = &self.walk.current;
+        let closing = tokens_left < CLOSING_TOKENS;
+        let proto = c.action.proto;
+        if at == rank::TTL && !closing {
+            m.allow(Tok::Ttl);
+        }
+        if at <= rank::TOS && !closing {
+            m.allow(Tok::Tos);
+        }
+        if at <= rank::ID && !closing && !c.action.v6 {
+            if at <= rank::DF {
+                m.allow(Tok::Df);
+            }
+            m.allow(Tok::IdMode);
+        }
+        match proto {
+            Proto::Udp => self.length(tokens_left, m),
+            Proto::Icmp if at <= rank::FLAGS => {
+                let kinds: &[u8] = if c.action.v6 { &[1, 3, 128, 129] } else { &[0, 3, 8, 11] };
+                kinds.iter().for_each(|k| m.bytes(*k, *k));
+            }
+            Proto::Icmp => self.length(tokens_left, m),
+            Proto::Tcp => self.tcp(at, tokens_left, m),
+        }
+    }
+}
+
+fn may_send(slot: &Slot, from_orig: bool) -> bool {
+    let me = &slot.sides[usize::from(!from_orig)];
+    match slot.proto {
+        Proto::Tcp => !slot.closed && (me.has_sent || slot.sides[0].syn),
+        // No packet comes from a group (RFC 1122, section 3.2.1.3; RFC 4291, section 2.7).
+        Proto::Udp | Proto::Icmp => from_orig || !slot.to_group,
+    }
+}
+
+const _: () = assert!(SLOTS <= 256 && CLOSING_TOKENS < PACKET_TOKENS);
