@@ -134,13 +134,20 @@ pub(super) struct Message {
     option: u16,
     /// Bytes of header and token of the request that is answered; 0 where it is not known.
     echo: u16,
+    /// Whether options may be any, as those that nobody knows are passed over (section 5.4.1).
+    takes_any: bool,
 }
 
 impl Message {
     /// A message of `len` bytes, of the flow's responder or its opener, that answers a request whose token ended at `echo`.
     pub(super) fn new(is_reply: bool, len: u16, echo: u16) -> Self {
         let state = State::First;
-        Self { is_reply, is_request: false, left: len, state, kind: 0, token: 0, option: 0, echo }
+        Self { is_reply, is_request: false, left: len, state, kind: 0, token: 0, option: 0, echo, takes_any: false }
+    }
+
+    /// The same with options of any number and length: older and newer hosts have others.
+    pub(super) fn with_any_option(self) -> Self {
+        Self { takes_any: true, ..self }
     }
 
     /// Where the token ended, of a request; 0 of anything else.
@@ -206,7 +213,7 @@ impl Message {
             }
             (State::Length(wide), Sym::Known(b)) => {
                 let after = after.checked_sub(wide.more());
-                after.is_some_and(|after| value_fits(self.option, wide.with(b), after))
+                after.is_some_and(|after| self.value_fits(self.option, wide.with(b), after))
             }
             _ => false,
         }
@@ -266,7 +273,7 @@ impl Message {
         let can_be_empty = token == 0 && rest == 0 && (kind != NON_CONFIRMABLE);
         let is_echo = self.echo == 0 || u16::from(token) + HEADER_LEN == self.echo;
         let can_be_full = if self.is_reply { kind <= ACKNOWLEDGEMENT && is_echo } else { kind <= NON_CONFIRMABLE };
-        can_be_empty || can_be_full && is_filled(0, rest)
+        can_be_empty || can_be_full && self.is_filled(0, rest)
     }
 
     fn can_be_code(&self, b: u8, after: u16) -> bool {
@@ -288,27 +295,34 @@ impl Message {
         let Some((from, to, wide)) = begun(length) else { return false };
         let Some(after) = after.checked_sub(width(wide)) else { return false };
         let last = u32::from(self.option);
+        if self.takes_any {
+            return last + delta.0 <= 0xffff && from <= after.into();
+        }
         OPTIONS.iter().any(|(number, ..)| {
             let number_is = (last + delta.0..=last + delta.1).contains(&u32::from(*number));
-            number_is && value_fits(*number, (from, to), after)
+            number_is && self.value_fits(*number, (from, to), after)
         })
+    }
+
+    /// Whether an option can have a value of a length in `range`, of `after` bytes that are left.
+    fn value_fits(&self, number: u16, range: (u32, u32), after: u16) -> bool {
+        if self.takes_any {
+            return range.0 <= after.into();
+        }
+        let Some((_, least, most)) = OPTIONS.iter().find(|option| option.0 == number) else { return false };
+        let (from, to) = (range.0.max((*least).into()), range.1.min((*most).into()).min(after.into()));
+        // Of two lengths one leaves enough.
+        from <= to && (self.is_filled(number, after - from as u16) || self.is_filled(number, after - to as u16))
+    }
+
+    /// Whether what can follow option `last` fills `left` bytes: one alone is an option without a value, more can be a payload.
+    fn is_filled(&self, last: u16, left: u16) -> bool {
+        let is_next = |number: u16| (last..=last + 12).contains(&number);
+        left != 1 || self.takes_any || OPTIONS.iter().any(|(number, least, _)| *least == 0 && is_next(*number))
     }
 }
 
 /// So many bytes of a value.
 fn value(len: u32) -> State {
     if len == 0 { State::Option } else { State::Bytes(len as u16) }
-}
-
-/// Whether an option can have a value of a length in `range`, of `after` bytes that are left.
-fn value_fits(number: u16, range: (u32, u32), after: u16) -> bool {
-    let Some((_, least, most)) = OPTIONS.iter().find(|option| option.0 == number) else { return false };
-    let (from, to) = (range.0.max((*least).into()), range.1.min((*most).into()).min(after.into()));
-    // Of two lengths one leaves enough.
-    from <= to && (is_filled(number, after - from as u16) || is_filled(number, after - to as u16))
-}
-
-/// Whether what can follow option `last` fills `left` bytes: one alone is an option without a value, more can be a payload.
-fn is_filled(last: u16, left: u16) -> bool {
-    left != 1 || OPTIONS.iter().any(|(number, least, _)| *least == 0 && (last..=last + 12).contains(number))
 }

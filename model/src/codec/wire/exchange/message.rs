@@ -179,5 +179,8 @@ pub(in super::super) fn judge(src_port: u16, dst_port: u16, payload: &[u8]) -> O
 pub(in super::super) fn is_message(port: u16, is_reply: bool, payload: &[u8]) -> bool {
     let (Some(protocol), Ok(len)) = (Protocol::at(port), u16::try_from(payload.len())) else { return false };
     let mut message = protocol.message(Names::Literal, is_reply, len, 0);
+    if let Message::Coap(coap) = message {
+        message = Message::Coap(coap.with_any_option());
+    }
     payload.iter().all(|b| message.hear(Sym::Known(*b), Source::Said)) && message.is_done()
 }

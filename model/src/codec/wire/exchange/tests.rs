@@ -174,7 +174,9 @@ fn messages_of_every_day_are_allowed() {
     let registration = [b"\x12\x34\x29\x10\0\x01\0\0\0\0\0\x01", &name[..], b"\0\x20\0\x01\xc0\x0c", record].concat();
     let answer = [b"\x12\x34\x85\0\0\0\0\x01\0\0\0\0", &name[..], record].concat();
     let unknown = [b"\x12\x34\x85\x83\0\0\0\x01\0\0\0\0", &name[..], b"\0\x0a\0\x01\0\0\0\0\0\0"].concat();
-    let all: [(u16, bool, &[u8]); 11] = [
+    let all: [(u16, bool, &[u8]); 12] = [
+        // Of a draft, whose options had other numbers.
+        (5683, false, b"\x43\x01\x05\xcar\x163\x2b.well-known\x04core"),
         (5683, false, b"\x40\x01\x7d\x34\xbbtemperature"),
         (5683, true, b"\x60\x45\x7d\x34\xff22.3 C"),
         (5683, false, b"\x41\x01\x7d\x35\x20\xbbtemperature"),
