@@ -158,7 +158,7 @@ fn chance_draws_messages_that_plain_readers_take_and_damage_is_seen() {
         }
     }
     assert!(
-        damaged > 5000 && payloads > 500 && options.len() == 26 && kinds.len() > 8,
+        damaged > 5000 && payloads > 500 && options.len() == 19 && kinds.len() > 8,
         "{damaged} {payloads} {options:?} {kinds:?}"
     );
 }
