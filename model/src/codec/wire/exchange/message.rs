@@ -76,6 +76,8 @@ impl Protocol {
 }
 
 /// A message as far as it was heard.
+// It is copied for every look ahead, where a box would be allocated; most are of DNS.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Message {
     Dns(dns::Message),

@@ -156,7 +156,7 @@ impl Message {
                 Some(n) if self.operation == QUERY => b == NBSTAT || b == NB && n.is_multiple_of(ADDRESS),
                 Some(_) => b == NB,
             },
-            Field::Names => data.is_some_and(|n| 1 + NAME * u16::from(b) <= n),
+            Field::Names => data.is_some_and(|n| NAME * u16::from(b) < n),
             Field::Free(_) | Field::Letter => false,
         }
     }
