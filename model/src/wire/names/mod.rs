@@ -2,7 +2,7 @@
 //! captured does not come out again.
 //!
 //! Only what is literal in a message matters, which is its beginning (see the encoder). Each part knows where some protocols put
-//! identifiers: [`dns`], [`netbios`], [`tls`], [`text`] any text, [`fields`] binary protocols. Everywhere else addresses of the packet's
+//! identifiers: [`dns`], [`netbios`], `tls`, `text` any text, `fields` binary protocols. Everywhere else addresses of the packet's
 //! own headers are found.
 
 pub mod dns;
