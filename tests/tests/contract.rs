@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use etherparse::PacketBuilder;
+use wiremamba_model::packet::{LinkType, Packet, Timestamp};
 use wiremamba_tests::netns::{self, Namespace};
 use wiremamba_tests::program::{command, fail, json, succeed, train_tiny};
 use wiremamba_tests::sniffer::Sniffer;
@@ -50,22 +52,33 @@ fn generate_writes_as_many_packets_as_asked_for_and_the_same_for_the_same_seed_w
     assert_eq!(read(&a), piped);
 }
 
+/// What a client says first to a service that no rule knows, so that it is literal.
+fn greeting(client: u8) -> Packet {
+    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, client], [2, 0, 0, 0, 0, 1])
+        .ipv4([10, 0, 0, client], [10, 0, 1, 1], 64)
+        .udp(40_000 + u16::from(client), 9_999);
+    let mut data = Vec::new();
+    builder.write(&mut data, format!("hello {client}").as_bytes()).unwrap();
+    let ts = Timestamp::from_parts(1_600_000_000 + i64::from(client), 0);
+    Packet { ts, linktype: LinkType::ETHERNET, len: data.len() as u32, data }
+}
+
 #[test]
 fn a_prompt_begins_each_flow_with_its_first_packet() {
     let trained = Trained::new();
-    let capture = trained.path("capture/dns/dns.pcap");
-    let out = trained.path("prompted.pcap");
+    let (capture, out) = (trained.path("greetings.pcap"), trained.path("prompted.pcap"));
+    let firsts: Vec<Packet> = (2..5).map(greeting).collect();
+    traffic::write(&capture, firsts.clone());
     let prompt =
         ["--prompt", capture.to_str().unwrap(), "--label", "dns", "--flows", "3", "--flows-per-second", "0.001"];
     trained.generate(&out, &prompt);
     let generated = traffic::read(&out);
-    let firsts: Vec<_> = traffic::read(&capture).into_iter().step_by(8).take(3).map(|p| p.data).collect();
     // Hosts and ports are the plan's own; what the packet says, and to which service, is the prompt's.
-    let said = |data: &[u8]| (data[36..38].to_vec(), data[42..].to_vec());
+    let said = |packet: &Packet| (packet.data[36..38].to_vec(), packet.data[42..].to_vec());
     for first in &firsts {
-        assert!(generated.iter().any(|p| said(&p.data) == said(first)), "a flow begins with the prompt's packet");
+        assert!(generated.iter().any(|p| said(p) == said(first)), "a flow begins with the prompt's packet");
     }
-    assert_eq!(said(&generated[0].data), said(&firsts[0]));
+    assert_eq!(said(&generated[0]), said(&firsts[0]));
 }
 
 #[test]
