@@ -523,10 +523,10 @@ impl Message {
     fn name_may_be_drawn(&self, n: u8, room: u16) -> bool {
         let len = u16::from(n);
         match (self.name_left.checked_sub(1 + len), room.checked_sub(len)) {
-            (Some(_), Some(left)) if self.names == Names::Drawn => {
+            (Some(name_left), Some(left)) if self.names == Names::Drawn => {
                 // The end, or a pointer, comes next.
                 let fits = |n: u16| left >= n && self.fit(&self.fields[1..], left - n, false);
-                n > 0 && !self.is_drawn && (fits(1) || fits(2) && self.points(self.name_left - 1 - len))
+                n > 0 && !self.is_drawn && (name_left > 0 && fits(1) || fits(2) && self.points(name_left))
             }
             (Some(name_left), Some(left)) => n > 0 && self.name_fits(name_left, left),
             _ => false,

@@ -279,3 +279,31 @@ fn every_datagram_to_these_ports_is_a_message_and_answers_have_the_token() {
     }
     assert!(judged.iter().flatten().all(|n| *n > 100) && answered > 50 && names > 100, "{judged:?} {answered} {names}");
 }
+
+/// All that is allowed is as likely, so that many names and lengths are at their limits.
+#[test]
+fn every_sample_of_chance_decodes_whole() {
+    let strings = [&b"\xbbtemperature"[..], b"\xff22.3 C", b"\0\x20\0\x01", b"CACA"].map(Into::into).to_vec();
+    let codec = WireCodec::new(vec!["iot".into()], Dictionary::new(strings).unwrap(), false, Plan::default()).unwrap();
+    let mut mask = vec![0; codec.vocab_size().div_ceil(64)];
+    for seed in 4000..6000 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let tokens_max = [300, 700, 2000][seed as usize % 3];
+        let (mut grammar, mut tokens) = (codec.grammar().expect("wire has one"), Vec::new());
+        let mut next = codec.label_token(LabelId(0));
+        loop {
+            grammar.push(next);
+            tokens.push(next);
+            if next == codec.end_token() {
+                break;
+            }
+            grammar.allowed(tokens_max - tokens.len(), &mut mask);
+            let is_allowed = |t: &u32| mask[*t as usize / 64] >> (t % 64) & 1 == 1;
+            let all: Vec<u32> = (0..codec.vocab_size() as u32).filter(is_allowed).collect();
+            next = Token(all[rng.random_range(0..all.len())]);
+        }
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        let decoded = codec.decode(&tokens, &mut Render { rng, start: Timestamp::from_parts(1_700_000_000, 0) });
+        assert_eq!(decoded.malformed_packets, 0, "seed {seed}: {:?}", codec.vocab.tok(tokens[tokens.len() - 2]));
+    }
+}
