@@ -12,8 +12,8 @@ usage: packaging/bench/timing.sh [--real CAPTURE] [--seconds N] [--rounds N] [--
 Sends packets of 200 bytes with exponential gaps at 10,000 and 50,000 packets a second, and in bursts, for N seconds (default
 4), and CAPTURE at once and twice its speed, into a veth pair in a namespace of its own; tcpdump takes the kernel's times at
 the other end. Medians of N rounds (default 3). LIST is of rates with exponential gaps, and of bursts; --alone leaves
-tcpreplay out. The last line is the machine's own floor: how often something else ran for more than 15 µs on the processor of
-a loop that only reads the clock.
+tcpreplay out. The last two lines are the machine's own floor: how often something else ran for more than 15 µs on the processor of
+a loop that only reads the clock, and what a sleep costs.
 EOF
 }
 
@@ -37,7 +37,7 @@ program=$(realpath target/release/wiremamba)
 
 veth_space wm-timing
 cat >"$work/tool.py" <<'EOF'
-import random, statistics, struct, sys, time
+import ctypes, random, statistics, struct, sys, time
 
 def read(path):
     data = open(path, "rb").read()
@@ -86,6 +86,23 @@ elif command == "floor":
         last = now
     print(f"taken away for more than 15 µs: {len(taken) / 3:.0f} times a second, {sum(taken) / 3e4:.2f} % of the time, "
           f"median {statistics.median(taken or [0]):.0f} µs, longest {max(taken or [0]):.0f} µs")
+    awake = open("/dev/cpu_dma_latency", "wb", buffering=0)  # held open, as the sender does
+    awake.write(bytes(4))
+    libc = ctypes.CDLL(None)
+    libc.prctl(29, 1, 0, 0, 0)  # PR_SET_TIMERSLACK
+    count = 20_000
+
+    def beat(wait):  # how late each wait of 20 µs ends, and the processor time of one
+        late, begun = [], time.process_time_ns()
+        for _ in range(count):
+            wake = time.monotonic_ns() + 20_000
+            wait(struct.pack("qq", *divmod(wake, 10**9)))
+            late.append((time.monotonic_ns() - wake) / 1e3)
+        return late, (time.process_time_ns() - begun) / count / 1e3
+
+    late, used = beat(lambda wake: libc.clock_nanosleep(1, 1, wake, None))  # CLOCK_MONOTONIC, TIMER_ABSTIME
+    used -= beat(lambda wake: libc.getppid(1, 1, wake, None))[1]  # what the loop itself takes
+    print(f"a sleep of 20 µs ends {statistics.median(late):.1f} µs late in the median and costs {used:.1f} µs of processor time")
 elif command == "table":
     rows = {}
     for line in open(args[0]):
