@@ -7,8 +7,8 @@ use rand_chacha::ChaCha8Rng;
 use super::super::super::{Codec, LabelId, Render, Token};
 use super::super::WireCodec;
 use super::super::dictionary::Dictionary;
-use super::super::exchange::{Protocol, Source, Sym, is_message, judge};
-use super::super::vocab::{PORTS, Proto, Tok};
+use super::super::exchange::{Protocol, Source, Sym, is_message, judge, testing};
+use super::super::vocab::Tok;
 use super::message::{Dialect, Message, Names};
 use super::records::{OPT, TYPES};
 use crate::flow::{Direction, FiveTuple, Session, SessionPacket};
@@ -241,38 +241,14 @@ fn messages_of_every_day_are_allowed_and_shortened_ones_are_not() {
     }
 }
 
-/// A sample that opens a flow to `port` and goes on as chance draws under the mask.
+/// A sample that opens a flow to `port`. References to names and messages are rare among bytes, and other flows would be most of what
+/// chance makes.
 fn sample(codec: &WireCodec, port: u16, seed: u64, tokens_max: usize) -> Vec<Token> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let (mut grammar, mut tokens) = (codec.grammar().expect("wire has one"), Vec::new());
-    let mut mask = vec![0; codec.vocab_size().div_ceil(64)];
-    let port = PORTS.binary_search(&port).expect("it has a token") as u8;
-    let opening = [Tok::GapE(0), Tok::Open(Proto::Udp, false), Tok::Port(port), Tok::SportEph, Tok::HostNew];
-    let opening = opening.into_iter().map(|tok| codec.vocab.id(tok));
-    for token in std::iter::once(codec.label_token(LabelId(0))).chain(opening) {
-        grammar.push(token);
-        tokens.push(token);
-    }
-    while tokens.last() != Some(&codec.end_token()) {
-        grammar.allowed(tokens_max - tokens.len(), &mut mask);
-        let all: Vec<Token> =
-            (0..codec.vocab_size() as u32).filter(|t| mask[*t as usize / 64] >> (t % 64) & 1 == 1).map(Token).collect();
-        // References to names and messages are rare among bytes, and other flows would be most of what chance makes.
-        let is_rare = |t: &Token| {
-            let tok = codec.vocab.tok(*t);
-            matches!(
-                tok,
-                Some(Tok::Same(_) | Tok::SameRest | Tok::Peer(_) | Tok::PeerRest | Tok::DnsRef(_) | Tok::DnsName)
-            ) || matches!(tok, Some(Tok::Flow(..) | Tok::Str(_) | Tok::LenHi(0)))
-        };
-        let rare: Vec<Token> = all.iter().copied().filter(is_rare).collect();
-        let choice = if rare.is_empty() || rng.random_range(0..4) == 0 { &all } else { &rare };
-        let token = choice[rng.random_range(0..choice.len())];
-        grammar.push(token);
-        tokens.push(token);
-        assert!(tokens.len() <= tokens_max);
-    }
-    tokens
+    let is_wanted = |tok| {
+        matches!(tok, Tok::Same(_) | Tok::SameRest | Tok::Peer(_) | Tok::PeerRest | Tok::DnsRef(_) | Tok::DnsName)
+            || matches!(tok, Tok::Flow(..) | Tok::Str(_) | Tok::LenHi(0))
+    };
+    testing::sample(codec, &testing::opening(port), seed, tokens_max, (4, is_wanted))
 }
 
 #[test]

@@ -8,6 +8,8 @@ mod coap;
 mod message;
 mod netbios;
 #[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
 mod tests;
 
 use self::message::Message;

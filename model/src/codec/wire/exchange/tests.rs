@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::super::super::{Codec, LabelId, Render, Token};
+use super::super::super::{Codec, Render, Token};
 use super::super::WireCodec;
 use super::super::dictionary::Dictionary;
-use super::super::vocab::PORTS;
 use super::*;
 use crate::packet::Timestamp;
 use crate::wire::parse::{Transport, parse};
@@ -199,38 +198,13 @@ fn messages_of_every_day_are_allowed() {
     }
 }
 
-/// A sample that opens a flow to `port` and goes on as chance draws under the mask.
+/// A sample that opens a flow to `port`. Other flows would be most of what chance makes, long messages of what it draws.
 fn sample(codec: &WireCodec, port: u16, seed: u64, tokens_max: usize) -> Vec<Token> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let (mut grammar, mut tokens) = (codec.grammar().expect("wire has one"), Vec::new());
-    let mut mask = vec![0; codec.vocab_size().div_ceil(64)];
-    let port = PORTS.binary_search(&port).expect("it has a token") as u8;
-    let opening = [Tok::GapE(0), Tok::Open(Proto::Udp, false), Tok::Port(port), Tok::SportEph, Tok::HostNew];
-    let opening = opening.into_iter().map(|tok| codec.vocab.id(tok));
-    for token in std::iter::once(codec.label_token(LabelId(0))).chain(opening) {
-        grammar.push(token);
-        tokens.push(token);
-    }
-    while tokens.last() != Some(&codec.end_token()) {
-        grammar.allowed(tokens_max - tokens.len(), &mut mask);
-        let all: Vec<Token> =
-            (0..codec.vocab_size() as u32).filter(|t| mask[*t as usize / 64] >> (t % 64) & 1 == 1).map(Token).collect();
-        // Other flows would be most of what chance makes, long messages of what it draws.
-        let is_rare = |t: &Token| {
-            let tok = codec.vocab.tok(*t);
-            matches!(
-                tok,
-                Some(Tok::Same(_) | Tok::SameRest | Tok::Peer(_) | Tok::PeerRest | Tok::TextRef(_) | Tok::TextName)
-            ) || matches!(tok, Some(Tok::Flow(..) | Tok::LenHi(0)))
-        };
-        let rare: Vec<Token> = all.iter().copied().filter(is_rare).collect();
-        let choice = if rare.is_empty() || rng.random_range(0..3) == 0 { &all } else { &rare };
-        let token = choice[rng.random_range(0..choice.len())];
-        grammar.push(token);
-        tokens.push(token);
-        assert!(tokens.len() <= tokens_max);
-    }
-    tokens
+    let is_wanted = |tok| {
+        matches!(tok, Tok::Same(_) | Tok::SameRest | Tok::Peer(_) | Tok::PeerRest | Tok::TextRef(_) | Tok::TextName)
+            || matches!(tok, Tok::Flow(..) | Tok::LenHi(0))
+    };
+    testing::sample(codec, &testing::opening(port), seed, tokens_max, (3, is_wanted))
 }
 
 #[test]
@@ -285,23 +259,8 @@ fn every_datagram_to_these_ports_is_a_message_and_answers_have_the_token() {
 fn every_sample_of_chance_decodes_whole() {
     let strings = [&b"\xbbtemperature"[..], b"\xff22.3 C", b"\0\x20\0\x01", b"CACA"].map(Into::into).to_vec();
     let codec = WireCodec::new(vec!["iot".into()], Dictionary::new(strings).unwrap(), false, Plan::default()).unwrap();
-    let mut mask = vec![0; codec.vocab_size().div_ceil(64)];
     for seed in 4000..6000 {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let tokens_max = [300, 700, 2000][seed as usize % 3];
-        let (mut grammar, mut tokens) = (codec.grammar().expect("wire has one"), Vec::new());
-        let mut next = codec.label_token(LabelId(0));
-        loop {
-            grammar.push(next);
-            tokens.push(next);
-            if next == codec.end_token() {
-                break;
-            }
-            grammar.allowed(tokens_max - tokens.len(), &mut mask);
-            let is_allowed = |t: &u32| mask[*t as usize / 64] >> (t % 64) & 1 == 1;
-            let all: Vec<u32> = (0..codec.vocab_size() as u32).filter(is_allowed).collect();
-            next = Token(all[rng.random_range(0..all.len())]);
-        }
+        let tokens = testing::sample(&codec, &[], seed, [300, 700, 2000][seed as usize % 3], (1, |_| false));
         let rng = ChaCha8Rng::seed_from_u64(seed);
         let decoded = codec.decode(&tokens, &mut Render { rng, start: Timestamp::from_parts(1_700_000_000, 0) });
         assert_eq!(decoded.malformed_packets, 0, "seed {seed}: {:?}", codec.vocab.tok(tokens[tokens.len() - 2]));
