@@ -34,13 +34,13 @@ const OPTIONS: [(u16, u16, u16); 19] = [
     (5, 0, 0),     // If-None-Match
     (6, 0, 3),     // Observe
     (7, 0, 2),     // Uri-Port
-    (8, 0, 255),   // Location-Path
-    (11, 0, 255),  // Uri-Path
+    (8, 1, 255),   // Location-Path
+    (11, 1, 255),  // Uri-Path
     (12, 0, 2),    // Content-Format
     (14, 0, 4),    // Max-Age
-    (15, 0, 255),  // Uri-Query
+    (15, 1, 255),  // Uri-Query
     (17, 0, 2),    // Accept
-    (20, 0, 255),  // Location-Query
+    (20, 1, 255),  // Location-Query
     (23, 0, 3),    // Block2
     (27, 0, 3),    // Block1
     (28, 0, 4),    // Size2

@@ -4,6 +4,7 @@
 //! down to the last.
 
 use super::super::dns::message::{self as dns, Dialect, Names};
+use super::super::vocab::RUN_MAX;
 use super::{coap, netbios};
 
 /// A byte of a message as far as it is known before it is rendered.
@@ -70,7 +71,7 @@ impl Protocol {
         match self {
             Self::Dns(_) => dns::Message::lengths(is_reply, echo, most),
             Self::Coap => coap::Message::lengths(echo, most),
-            Self::NetBios => netbios::Message::lengths(most),
+            Self::NetBios => netbios::Message::lengths(is_reply, most),
         }
     }
 }
@@ -131,12 +132,15 @@ impl Message {
         }
     }
 
-    /// Bytes to come that have to be said one by one, and those of the question that are repeated.
-    pub(super) fn still_to_come(&self) -> (u16, u16) {
+    /// In how many tokens the rest of the message can be said at most: a name in text of one byte takes two.
+    pub(super) fn tokens_most(&self) -> usize {
         match self {
-            Self::Dns(message) => message.still_to_come(),
-            Self::Coap(message) => (message.left(), 0),
-            Self::NetBios(message) => (message.left(), 0),
+            Self::Dns(message) => {
+                let (said, repeated) = message.still_to_come();
+                2 * usize::from(said) + usize::from(repeated).div_ceil(RUN_MAX)
+            }
+            Self::Coap(message) => 2 * usize::from(message.left()),
+            Self::NetBios(message) => message.tokens_most(),
         }
     }
 

@@ -256,10 +256,9 @@ impl Exchanges {
 }
 
 impl Asked<'_> {
-    /// In how many tokens the rest of the message can be said at most: a name in text of one byte takes two.
-    pub(super) fn tokens(&self) -> usize {
-        let (said, repeated) = self.message.still_to_come();
-        2 * usize::from(said) + usize::from(repeated).div_ceil(RUN_MAX)
+    /// In how many tokens the rest of the message can be said at most.
+    pub(super) fn tokens_most(&self) -> usize {
+        self.message.tokens_most()
     }
 
     /// Whether a name in text of so many bytes may come.

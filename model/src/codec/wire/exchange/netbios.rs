@@ -17,6 +17,8 @@ const DRAWN: u16 = crate::wire::names::netbios::NAME_LEN as u16;
 /// Bytes of an address with its flags, and of one of the names of a host (sections 4.2.13 and 4.2.18).
 const ADDRESS: u16 = 6;
 const NAME: u16 = 18;
+/// Bytes of a host's status without names: their count, and statistics.
+const STATUS: u16 = 1 + 46;
 
 const NULL: u8 = 0x0a;
 const NB: u8 = 0x20;
@@ -46,9 +48,13 @@ impl Message {
         Self { at: 0, len, is_answer: false, operation: 0, kind: 0, drawn: 0 }
     }
 
-    /// Lengths that messages have. An answer is that a name is not known, or its data have an address at least.
-    pub(super) fn lengths(most: u32) -> [(u32, u32); 2] {
-        [(QUERY_LEN.into(), QUERY_LEN.into()), ((ANSWER_LEN + ADDRESS).into(), most)]
+    /// Lengths that messages have: an opener asks for a name, or about its own; a responder tells an address, or how it is.
+    pub(super) fn lengths(is_reply: bool, most: u32) -> [(u32, u32); 2] {
+        let exactly = |len: u16| (u32::from(len), u32::from(len));
+        if is_reply {
+            return [exactly(ANSWER_LEN + ADDRESS), (u32::from(ANSWER_LEN + STATUS), most)];
+        }
+        [exactly(QUERY_LEN), (REQUEST_LEN.into(), most.min(REQUEST_LEN.into()))]
     }
 
     /// Whether the message is complete.
@@ -56,8 +62,12 @@ impl Message {
         self.at == self.len && self.len >= QUERY_LEN
     }
 
-    /// Bytes to come.
-    pub(super) fn left(&self) -> u16 {
+    /// In how many tokens the rest can be said at most: two where a name in text of one byte may come.
+    pub(super) fn tokens_most(&self) -> usize {
+        usize::from(self.left() + 2u16.saturating_sub(self.at) + self.len.saturating_sub(self.at.max(QUERY_LEN)))
+    }
+
+    fn left(&self) -> u16 {
         self.len - self.at
     }
 
@@ -153,10 +163,12 @@ impl Message {
             Field::Kind => match data.filter(|_| self.is_answer) {
                 None => b == NB || b == NBSTAT && self.operation == QUERY,
                 Some(0) => b == NULL || b == NB,
-                Some(n) if self.operation == QUERY => b == NBSTAT || b == NB && n.is_multiple_of(ADDRESS),
+                Some(n) if self.operation == QUERY => {
+                    b == NBSTAT && n >= STATUS || b == NB && n.is_multiple_of(ADDRESS)
+                }
                 Some(_) => b == NB,
             },
-            Field::Names => data.is_some_and(|n| NAME * u16::from(b) < n),
+            Field::Names => data.is_some_and(|n| STATUS + NAME * u16::from(b) <= n),
             Field::Free(_) | Field::Letter => false,
         }
     }

@@ -95,7 +95,7 @@ fn name_service(bytes: &[u8]) -> Option<()> {
         match kind {
             // Flags and an address each; flags alone of one who is waited for.
             0x20 => (data.len() % 6 == 0 || data.len() == 2).then_some(())?,
-            0x21 => (!data.is_empty() && data.len() > 18 * usize::from(data[0])).then_some(())?,
+            0x21 => (data.len() >= 47 && data.len() >= 47 + 18 * usize::from(data[0])).then_some(())?,
             0x0a => data.is_empty().then_some(())?,
             _ => return None,
         }
@@ -127,10 +127,10 @@ fn chance_draws_messages_that_plain_readers_take_and_damage_is_seen() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let (mut damaged, mut options, mut payloads, mut kinds) = (0, BTreeSet::new(), 0, BTreeSet::new());
     for round in 0..6000 {
-        let (port, is_reply) = [(5683, false), (5683, true), (137, false)][round % 3];
+        let (port, is_reply) = [(5683, false), (5683, true), (137, false), (137, true)][round % 4];
         let [(one, _), (from, _)] = Protocol::at(port).unwrap().lengths(is_reply, 0, 1200);
         let len = match round % 5 {
-            0 if port == 137 => [one, 68][round % 2],
+            _ if (port, is_reply) == (137, false) => [one, from][round / 4 % 2],
             0 => one,
             1 => rng.random_range(from..1200),
             _ => rng.random_range(from..from + 60),

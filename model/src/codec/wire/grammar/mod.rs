@@ -139,7 +139,7 @@ impl Strict {
             }
             Stage::Pieces => {
                 let asked = self.talks.asked(&self.walk);
-                let message = self.exchanges.asked(&self.walk).filter(|asked| tokens_left > asked.tokens());
+                let message = self.exchanges.asked(&self.walk).filter(|asked| tokens_left > asked.tokens_most());
                 // An opening is short enough to be said to its end, and so was the message when it began.
                 self.pieces(closing && asked.is_none() && message.is_none(), m);
                 if let Some(asked) = asked {
