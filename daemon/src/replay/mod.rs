@@ -350,7 +350,7 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
                 }
                 let deadline = start.saturating_add(due).saturating_add(self.counters.moved_ns);
                 let is_underrun = is_starved && pacer::now_ns() > deadline;
-                match self.wait_and_report(deadline + next_lag(self.lag_ns), sink)? {
+                match self.wait_and_report(deadline.saturating_add(next_lag(self.lag_ns)), sink)? {
                     Wait::Reached(now) if self.is_over(now) => return Ok(Some(Ended::Duration)),
                     Wait::Reached(now) => {
                         self.lag_ns = self.catch_up(now.saturating_sub(deadline), is_underrun);

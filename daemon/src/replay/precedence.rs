@@ -71,13 +71,13 @@ mod tests {
     #[test]
     fn precedence_is_a_threads_own() {
         let before = sys::thread_nice().unwrap();
-        let _taken = Precedence::take();
+        let taken = Precedence::take();
         assert_eq!(
             std::thread::spawn(|| sys::set_thread_nice(19).and_then(|()| sys::thread_nice())).join().unwrap().unwrap(),
             19
         );
         assert_ne!(sys::thread_nice().unwrap(), 19);
-        drop(_taken);
+        drop(taken);
         assert_eq!(sys::thread_nice().unwrap(), before);
     }
 }
