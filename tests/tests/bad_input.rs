@@ -59,13 +59,20 @@ fn what_is_no_capture_is_refused_by_name() {
         fail(1, &["inspect", text(&path)]);
         fail(1, &["replay", "--tap", "wmnone0", "--pcap", text(&path)]);
     }
-    // A capture that is cut keeps what came before the cut, and says so.
+    // A capture that is cut keeps what came before the cut, and says so, whatever is done with it.
     let cut = make("cut.pcap", &whole[..whole.len() - 7]);
     let output = run(&["inspect", text(&cut)]);
     assert!(output.status.success());
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("31 packets") && said.contains("cut in the middle of packet 32"), "{said}");
+    let replayed = run(&["replay", "--pcap", text(&cut), "--topspeed", "-w", "/dev/null"]);
+    assert!(String::from_utf8_lossy(&replayed.stderr).contains("cut in the middle of packet 32"));
     succeed(&train_args(text(&cut), text(&out)));
+    // Learning that goes astray leaves no model behind.
+    let astray = dir.path().join("astray");
+    let far = ["--learning-rate", "1e30", "--held-out", "0.3"];
+    let said = fail(1, &[&train_args(text(&cut), text(&astray))[..], &far].concat());
+    assert!(said.contains("--learning-rate") && !astray.join("current").exists(), "{said}");
 }
 
 #[test]

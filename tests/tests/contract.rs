@@ -136,6 +136,11 @@ fn misuse_exits_with_2_and_says_what_is_wrong() {
     assert!(fail(2, &["generate", "--model", "x", "-w", "y"]).contains("--flows"));
     assert!(fail(2, &["replay", "--tap", "t", "--pcap", "a", "--model", "b"]).contains("--model"));
     assert!(fail(2, &["replay", "--tap", "t", "--pcap", "a", "--pps", "1", "--topspeed"]).contains("--topspeed"));
+    assert!(fail(2, &["replay", "--pcap", "a", "-w", "b", "--packets", "3"]).contains("--packets"));
+    assert!(fail(2, &["replay", "--pcap", "a", "--tap", "t", "--vlan", "3"]).contains("--vlan"));
+    assert!(fail(2, &["replay", "--pcap", "a", "--tap", "t", "--server-tap", "t"]).contains("the same"));
+    let said = fail(2, &["replay", "--pcap", "a"]);
+    assert!(["--tap", "--interface", "--write"].iter().all(|target| said.contains(target)), "{said}");
     assert!(fail(2, &["train", "--data", "x", "--out", "y", "--codec", "bytes", "--keep", "0"]).contains("--keep"));
 }
 

@@ -55,3 +55,58 @@ fn versions_are_listed_promoted_rolled_back_and_pruned() {
     // The newest, and the one in use.
     assert_eq!(left.as_array().unwrap().iter().map(|row| row["step"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 4]);
 }
+
+#[test]
+fn a_version_is_exported_without_what_only_a_resume_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let out = dir.path().join("given");
+    let out = out.to_str().unwrap();
+    succeed(&["models", "--store", &store, "export", "step-00000003", "--out", out, "--precision", "bf16"]);
+    let about = json(&succeed(&["inspect", "--json", out]));
+    assert_eq!((&about["step"], &about["resumable"]), (&3.into(), &false.into()), "{about}");
+    let size = |path: &Path| std::fs::metadata(path.join("model.safetensors")).unwrap().len();
+    let (whole, half) = (size(&Path::new(&store).join("step-00000003")), size(Path::new(out)));
+    assert!(half < whole * 11 / 20, "{half} of {whole}");
+    succeed(&["generate", "-q", "--model", out, "--flows", "2", "-w", "/dev/null"]);
+    assert!(fail(1, &["models", "--store", &store, "export", "--out", out]).contains("exists"));
+}
+
+#[test]
+fn training_goes_on_from_a_base_with_labels_that_it_does_not_know() {
+    let dir = tempfile::tempdir().unwrap();
+    traffic::write_two_labels(&dir.path().join("captures"), 10);
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    train_tiny(&dir.path().join("captures"), &dir.path().join("base"), 2);
+    std::fs::rename(dir.path().join("captures/web"), dir.path().join("captures/shop")).unwrap();
+    let tune = ["train", "--data", &path("captures"), "--base", &path("base"), "--out", &path("tuned"), "-q", "--json"];
+    let short = ["--steps", "3", "--batch", "2", "--seq-len", "64", "--no-baselines"];
+    succeed(&[&tune[..], &short].concat());
+    let about = json(&succeed(&["inspect", "--json", &path("tuned")]));
+    assert_eq!(about["labels"], serde_json::json!(["dns", "web", "shop"]), "{about}");
+    let jobs: Vec<_> = about["lineage"].as_array().unwrap().iter().map(|l| l["job"].as_str().unwrap()).collect();
+    assert_eq!(jobs, ["train", "fine-tune"]);
+    succeed(&["generate", "-q", "--model", &path("tuned"), "--label", "shop", "--flows", "2", "-w", "/dev/null"]);
+    // The base is what a resume would have to ignore, and its network and codec are what they are.
+    for option in [&["--resume"][..], &["--preset", "tiny"], &["--strings-max", "9"]] {
+        assert!(fail(2, &[&tune[..], &short, option].concat()).contains("--base"), "{option:?}");
+    }
+    // A bytes model's labels are part of its vocabulary, in the middle of it.
+    succeed(&[
+        "train",
+        "--data",
+        &path("captures"),
+        "--codec",
+        "bytes",
+        "--preset",
+        "tiny",
+        "--steps",
+        "1",
+        "-q",
+        "--out",
+        &path("bytes"),
+    ]);
+    std::fs::rename(dir.path().join("captures/shop"), dir.path().join("captures/lab")).unwrap();
+    let of_bytes = ["train", "--data", &path("captures"), "--base", &path("bytes"), "--out", &path("x"), "-q"];
+    assert!(fail(1, &of_bytes).contains("only the labels"), "{of_bytes:?}");
+}

@@ -413,6 +413,9 @@ fn score_accounts_for_every_flow_of_the_truth() {
         (dir.path().join("dns/dns.pcap"), dir.path().join("out.pcap"), dir.path().join("truth.jsonl"));
     let args = ["--topspeed", "-w", out.to_str().unwrap(), "--ground-truth", path.to_str().unwrap()];
     succeed(&[&["replay", "-q", "--pcap", capture.to_str().unwrap()], &args[..]].concat());
+    // Whoever reads the file sees the flows at the packets' own times.
+    let first = traffic::read(&out)[0].ts.0 as f64 / 1e9;
+    assert!((truth(&path)[0]["start"].as_f64().unwrap() - first).abs() < 1e-3, "{first}");
     // A system that saw every flow but the last five, and one that nobody sent.
     let mut log = "#fields\tts\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tservice\tduration\torig_pkts\tresp_pkts\tconn_state\n".to_owned();
     for flow in &truth(&path)[..20] {

@@ -85,7 +85,13 @@ fn the_replay_follows_promotions_without_a_gap_and_obeys() {
     let socket = dir.join("control.sock");
     let socket = socket.to_str().unwrap();
     assert!(fail(1, &["ctl", "--socket", socket, "promote", "step-9"]).contains("no version step-9"));
-    assert!(fail(1, &["ctl", "--socket", socket, "rate", "0"]).contains("allowed is"));
+    assert!(fail(2, &["ctl", "rate", "0", "--socket", socket]).contains("1e-9"));
+    // The service does not rely on its clients.
+    let mut client = UnixStream::connect(socket).unwrap();
+    client.write_all(b"{\"command\":{\"rate\":{\"flows_per_second\":0.0}}}\n").unwrap();
+    let mut said = String::new();
+    client.read_to_string(&mut said).unwrap();
+    assert!(said.contains("allowed is"), "{said}");
 
     let mut client = UnixStream::connect(&metrics).unwrap();
     client.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
@@ -268,4 +274,29 @@ fn captures_of_a_rehearsal_must_have_the_bases_labels() {
     let output = run(&["run", "--config", &config]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("knows no label other"), "{TAP}: {said}");
+}
+
+#[test]
+fn a_label_that_the_base_does_not_know_is_learned_beside_its_own() {
+    let Some(namespace) = namespace() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let config = configure(dir, "");
+    edit(&config, "label = 'web'", "label = 'shop'");
+    let mut service = Service::start(&namespace, &config);
+    service.until("it is up", |_| true);
+    replay(&namespace, &dir.join("captures/web/web.pcap"), 1);
+    service.until("a round is promoted", |s| s["promoted"].as_u64().unwrap() >= 1);
+    service.signal(Signal::SIGTERM);
+    assert!(service.child.wait().unwrap().success());
+    let store = dir.join("store");
+    let store = store.to_str().unwrap();
+    let about = json(&succeed(&["inspect", "--json", "-q", store]));
+    assert_eq!(about["labels"], serde_json::json!(["dns", "web", "shop"]), "{about}");
+    succeed(&["generate", "-q", "--model", store, "--label", "shop", "--packets", "20", "-w", "/dev/null"]);
+    // It goes on from there, under the same labels.
+    let mut service = Service::start(&namespace, &config);
+    service.until("it is up again", |_| true);
+    service.signal(Signal::SIGTERM);
+    assert!(service.child.wait().unwrap().success());
 }

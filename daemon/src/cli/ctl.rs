@@ -12,7 +12,7 @@ use crate::service::control::{Answer, Request, ask};
 #[derive(Debug, Args)]
 pub(super) struct CtlArgs {
     /// Socket of the service, as its configuration has it
-    #[arg(long, value_name = "PATH", default_value = "/run/wiremamba/control.sock")]
+    #[arg(long, value_name = "PATH", default_value = "/run/wiremamba/control.sock", global = true)]
     socket: PathBuf,
     /// Print the service's status as JSON
     #[arg(long, global = true)]

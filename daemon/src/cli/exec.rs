@@ -18,8 +18,8 @@ const PACKAGE_FOLDER: &str = "/usr/lib/wiremamba";
 #[derive(Debug, Args)]
 #[command(after_help = after_help())]
 pub(super) struct ExecArgs {
-    /// Model of names that have no model=
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/wiremamba/models")]
+    /// Model of names that have no model=; base is the one that comes with the program
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/wiremamba/models", value_parser = crate::job::model::folder)]
     model: PathBuf,
     /// The program and its arguments
     #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, allow_hyphen_values = true)]

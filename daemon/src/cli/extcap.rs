@@ -52,7 +52,7 @@ pub(super) struct ExtcapArgs {
     #[arg(long, value_name = "PATH", help_heading = "What Wireshark asks for")]
     fifo: Option<PathBuf>,
     /// Checkpoint to generate from
-    #[arg(long, value_name = "DIR", default_value = MODEL)]
+    #[arg(long, value_name = "DIR", default_value = MODEL, value_parser = model::folder)]
     model: PathBuf,
     /// Packets a second, evenly, in place of their own times
     #[arg(long, value_name = "N", conflicts_with = "topspeed")]

@@ -1,5 +1,6 @@
 //! `wiremamba generate`: packets from a model into a file or a pipe.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -17,8 +18,8 @@ use crate::source::{Next, PacketSource};
 /// `wiremamba generate`
 #[derive(Debug, Args)]
 pub(super) struct GenerateArgs {
-    /// Checkpoint: a folder that train wrote, or one version in it
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint: a folder that train wrote, one version in it, or the model that comes with the program
+    #[arg(long, value_name = "DIR", default_value = model::SHIPPED, value_parser = model::folder)]
     model: PathBuf,
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -45,6 +46,8 @@ struct Summary {
     flows: u64,
     packets: u64,
     bytes: u64,
+    /// Packets that the file cannot hold, and why.
+    refused: BTreeMap<&'static str, u64>,
     tokens: u64,
     malformed_packets: u64,
     cut_flows: u64,
@@ -92,9 +95,10 @@ pub(super) fn run(args: GenerateArgs, context: &Context) -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     let counters = source.traffic.counters();
     let summary = Summary {
-        flows: counters.flows + source.traffic.rendered_again(),
+        flows: source.traffic.timeline_counters().begun_flows,
         packets: report.packets,
         bytes: report.bytes,
+        refused: report.refused,
         tokens: counters.tokens,
         malformed_packets: counters.malformed_packets,
         cut_flows: counters.cut_flows,
@@ -117,5 +121,8 @@ pub(super) fn run(args: GenerateArgs, context: &Context) -> Result<()> {
         summary.malformed_packets,
         summary.cut_flows
     ));
+    for (why, packets) in &summary.refused {
+        tracing::warn!(packets, "not in the file: {why}");
+    }
     Ok(())
 }

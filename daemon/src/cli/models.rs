@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use wiremamba_model::checkpoint::{About, Checkpoint, CheckpointError, Lineage, Store, Version, history, versions};
+use wiremamba_model::checkpoint::{
+    self, About, Checkpoint, CheckpointError, Contents, Lineage, Store, Version, Width, history, versions,
+};
 
 use super::{print_json, print_text};
+use crate::job::model::{self, Model};
 use crate::job::ranges;
 
 /// `wiremamba models`
@@ -40,12 +43,41 @@ enum ModelsCommand {
     },
     /// Use the version before the one in use
     Rollback,
+    /// Write a version to a folder of its own, without what only --resume needs: a copy to give away
+    Export {
+        /// Name of the version [default: the one in use]
+        version: Option<String>,
+        /// Folder to make
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// How its weights are written; bf16 takes half the room, and loses what `bench quality` measures
+        #[arg(long, value_enum, default_value_t = WidthArg::F32)]
+        precision: WidthArg,
+    },
     /// Remove all but the newest versions; the one in use stays
     Prune {
         /// Versions to keep
         #[arg(long, value_name = "N", value_parser = ranges::at_least_one)]
         keep: usize,
     },
+}
+
+/// `--precision`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WidthArg {
+    /// 32 bits, as they were trained
+    F32,
+    /// 16 bits
+    Bf16,
+}
+
+impl From<WidthArg> for Width {
+    fn from(arg: WidthArg) -> Self {
+        match arg {
+            WidthArg::F32 => Width::F32,
+            WidthArg::Bf16 => Width::Bf16,
+        }
+    }
 }
 
 /// A version, as it says itself.
@@ -70,6 +102,9 @@ pub(super) fn run(args: &ModelsArgs) -> Result<()> {
         ModelsCommand::List => list(store, args.json),
         ModelsCommand::Show { version } => show(store, version.as_deref(), args.json),
         ModelsCommand::Promote { version } => promote(store, version),
+        ModelsCommand::Export { version, out, precision } => {
+            export(store, version.as_deref(), out, Width::from(*precision))
+        }
         ModelsCommand::Rollback => {
             let history = history(store);
             let before = history.get(1).context("there is no version before the one in use")?;
@@ -106,6 +141,23 @@ fn promote(store: &Path, version: &str) -> Result<()> {
     print_text(&format!("in use: {version}\n"))
 }
 
+fn export(store: &Path, version: Option<&str>, out: &Path, width: Width) -> Result<()> {
+    let path = version.map_or(store.to_owned(), |version| store.join(version));
+    let Model { checkpoint, codec } = model::open(&path)?;
+    let about = checkpoint.about.context("this version does not say where it comes from")?;
+    let contents = Contents {
+        step: about.step,
+        params: &checkpoint.params,
+        codec: codec.as_ref(),
+        preset: about.preset.as_deref(),
+        metrics: about.metrics,
+        lineage: about.lineage,
+        training: None,
+    };
+    checkpoint::export(&contents, width, out)?;
+    print_text(&format!("{} is in {}\n", checkpoint.path.display(), out.display()))
+}
+
 fn name(version: &Version) -> String {
     version.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
@@ -114,7 +166,10 @@ fn rows(store: &Path) -> Vec<Row> {
     let current = history(store).into_iter().next();
     let row = |version: Version| {
         let about = About::read(&version.path);
-        let problem = about.as_ref().err().map(ToString::to_string);
+        let problem = match &about {
+            Ok(about) => about.size_problem(&version.path).map(|error| error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
         let about = about.ok();
         let weights = about.iter().flat_map(|about| &about.files).find(|file| file.name == "model.safetensors");
         Row {

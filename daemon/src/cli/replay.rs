@@ -1,14 +1,16 @@
 //! `wiremamba replay`: a capture, packets fresh from a model, or those of a plugin, onto a tap, a pair of taps, an interface or into a file.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 
 use super::{Context, Misuse, plugin, print_json, print_status, print_text};
 use crate::job::model::{self, SamplingArgs};
+use crate::job::ranges;
 use crate::replay::{self, Oversize, Pace, Profile, ReplayOptions, Spin};
 use crate::sink::PacketSink;
 use crate::sink::device::{Addressing, DeviceReport, DeviceWatch};
@@ -20,22 +22,58 @@ use crate::source::file::SavefileSource;
 use crate::source::plugin::{PluginName, PluginSource};
 use crate::source::{PacketSource, SourceError};
 
+/// What only a model can do: everything about sampling, and about addresses but for the MTU, which is the tap's as well.
+const OF_MODELS: [&str; 31] = [
+    "labels",
+    "mix",
+    "no_mask",
+    "flows",
+    "packets",
+    "stock",
+    "stock_file",
+    "stock_mib_max",
+    "prompt",
+    "prompt_packets",
+    "prompt_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "seed",
+    "streams",
+    "flow_packets_max",
+    "flow_tokens_max",
+    "flows_per_second",
+    "concurrent",
+    "start",
+    "device",
+    "precision",
+    "client_net",
+    "server_net",
+    "client_net6",
+    "server_net6",
+    "gateway_mac",
+    "vlan",
+    "ipv6_percent",
+    "plan_file",
+];
+
 /// `wiremamba replay`
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("source").required(true), group = ArgGroup::new("target").required(true))]
 pub(super) struct ReplayArgs {
     /// Capture to replay; - is standard input
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["model", "plugin"], conflicts_with_all = ["model", "plugin"])]
+    #[arg(long, value_name = "FILE", group = "source", conflicts_with_all = OF_MODELS)]
     pcap: Option<PathBuf>,
     /// Library of a packet source, and its configuration
-    #[arg(long, value_name = "LIB[:KEY=VALUE,…]", conflicts_with = "model")]
+    #[arg(long, value_name = "LIB[:KEY=VALUE,…]", group = "source", conflicts_with_all = OF_MODELS)]
     plugin: Option<PluginName>,
-    /// Checkpoint to generate from
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint to generate from; base is the model that comes with the program
+    #[arg(long, value_name = "DIR", group = "source", value_parser = model::folder)]
     model: Option<PathBuf>,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Tap that the packets arrive on; made if absent, and brought up
-    #[arg(long, value_name = "NAME", required_unless_present_any = ["interface", "write"], conflicts_with_all = ["interface", "write"])]
+    #[arg(long, value_name = "NAME", group = "target")]
     tap: Option<String>,
     /// Second tap: what servers send arrives here, what clients send on --tap, with a device under test between them
     #[arg(long, value_name = "NAME", requires = "tap")]
@@ -49,7 +87,7 @@ pub(super) struct ReplayArgs {
     #[arg(long, requires = "device_report")]
     router: bool,
     /// Existing interface that the packets leave, towards whatever is at its other end
-    #[arg(long, value_name = "NAME", conflicts_with = "write")]
+    #[arg(long, value_name = "NAME", group = "target")]
     interface: Option<String>,
     /// Generated packets may go onto the wire behind --interface
     #[arg(long, requires = "interface")]
@@ -58,7 +96,7 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_enum, default_value_t = InterfaceIo::Auto, requires = "interface")]
     io: InterfaceIo,
     /// Capture file or pipe that the packets go to, at their times; - is standard output
-    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    #[arg(short = 'w', long = "write", value_name = "FILE", group = "target")]
     write: Option<PathBuf>,
     /// Write a line of JSON for each flow as it was sent; see wiremamba score
     #[arg(long, value_name = "FILE")]
@@ -80,13 +118,13 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_enum, default_value_t = OversizeArg::Refuse)]
     oversize: OversizeArg,
     /// Times as captured, this much faster
-    #[arg(long, value_name = "X", group = "pace", default_value_t = 1.0)]
+    #[arg(long, value_name = "X", group = "pace", default_value_t = 1.0, allow_negative_numbers = true, value_parser = ranges::above_zero)]
     multiplier: f64,
     /// Packets a second, evenly
-    #[arg(long, value_name = "N", group = "pace")]
+    #[arg(long, value_name = "N", group = "pace", allow_negative_numbers = true, value_parser = ranges::above_zero)]
     pps: Option<f64>,
     /// Megabits a second
-    #[arg(long, value_name = "N", group = "pace")]
+    #[arg(long, value_name = "N", group = "pace", allow_negative_numbers = true, value_parser = ranges::above_zero)]
     mbps: Option<f64>,
     /// As fast as possible
     #[arg(long, group = "pace")]
@@ -161,6 +199,13 @@ pub(super) fn run(args: ReplayArgs, context: &Context) -> Result<()> {
         ))
         .into());
     }
+    if args.tap.is_some() && args.tap == args.server_tap {
+        return Err(Misuse("--tap and --server-tap are the same: the device under test needs two".into()).into());
+    }
+    if let Some(path) = &args.device_report {
+        // What cannot be written should not cost a replay to find out.
+        File::options().append(true).create(true).open(path).with_context(|| cannot_report(path))?;
+    }
     let mut options = options(&args)?;
     // A model or a capture that cannot be opened should not leave a tap behind: open it first.
     let mut first: Option<Box<dyn PacketSource + Send>> = Some(match (&args.pcap, &args.model, &args.plugin) {
@@ -213,14 +258,17 @@ pub(super) fn run(args: ReplayArgs, context: &Context) -> Result<()> {
     if let (Some(path), Some(report)) = (&args.device_report, watched.and_then(|watched| watched.lock().ok()?.take())) {
         let is_page = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("html"));
         let text = if is_page { report.page() } else { serde_json::to_string_pretty(&report)? };
-        std::fs::write(path, text)
-            .with_context(|| format!("cannot write the report on the device to {}", path.display()))?;
+        std::fs::write(path, text).with_context(|| cannot_report(path))?;
         if !args.json {
             print_text(&format!("{report}\n"))?;
         }
     }
     outcome?;
     Ok(())
+}
+
+fn cannot_report(path: &Path) -> String {
+    format!("cannot write the report on the device to {}", path.display())
 }
 
 fn options(args: &ReplayArgs) -> Result<ReplayOptions> {
@@ -294,4 +342,16 @@ fn sink(args: &ReplayArgs, labels: &[String]) -> Result<(Box<dyn PacketSink>, Wa
         (None, _, None, None) => return Err(Misuse("give --tap, --interface or -w".into()).into()),
     };
     Ok((sink, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_is_refused_together_with_every_option_of_models() {
+        let known = SamplingArgs::augment_args(clap::Command::new("x"));
+        let known = known.get_arguments().map(|arg| arg.get_id().as_str()).filter(|id| *id != "mtu");
+        assert_eq!(known.collect::<std::collections::BTreeSet<_>>(), OF_MODELS.into_iter().collect());
+    }
 }

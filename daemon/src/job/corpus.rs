@@ -15,7 +15,8 @@ use wiremamba_model::generate::label_id;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Captures")]
 pub struct CorpusArgs {
-    /// Captures, and folders of captures (pcap, pcapng; - is standard input). A capture's label is the folder it lies in
+    /// Captures, and folders of captures (pcap, pcapng; - is standard input). A capture's label is the folder below PATH that it lies in,
+    /// or its own name where it is not in one
     #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "manifest", conflicts_with = "manifest")]
     pub data: Vec<PathBuf>,
     /// List of captures as CSV with the columns path and label; paths are relative to its folder
@@ -31,7 +32,7 @@ pub struct CorpusArgs {
     #[arg(long, requires = "manifest")]
     pub licensed_only: bool,
     /// Stop reading after this many packets
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub packets_max: Option<u64>,
     /// What one sample is: a flow, or all flows of one client, interleaved, until it is silent for 10 s (at most 32)
     #[arg(long, value_enum, default_value_t = Sample::Flow)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use wiremamba_model::checkpoint::Checkpoint;
+use wiremamba_model::codec::wire::WireCodec;
 use wiremamba_model::codec::{Codec, CodecSpec, LabelId, from_spec};
 use wiremamba_model::device::Device;
 use wiremamba_model::engine::{self, Precision};
@@ -74,22 +75,23 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Flows decoded in one batch: changes speed and memory, not the flows
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = ranges::at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = ranges::streams)]
     pub streams: usize,
     /// Most packets of a flow
-    #[arg(long, value_name = "N", default_value = "10000")]
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = ranges::at_least_one)]
     pub flow_packets_max: usize,
     /// Most tokens of a flow
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = ranges::at_least_two)]
     pub flow_tokens_max: usize,
     /// New flows a second, on average
-    #[arg(long, visible_alias = "sessions-per-second", value_name = "RATE", default_value = "20")]
+    #[arg(long, visible_alias = "sessions-per-second", value_name = "RATE", default_value = "20", allow_negative_numbers = true, value_parser = ranges::flow_rate)]
     pub flows_per_second: f64,
     /// Keep this many flows going at once: after the first ones, a new one begins as one ends
     #[arg(long, value_name = "N", value_parser = ranges::at_least_one)]
     pub concurrent: Option<usize>,
-    /// Time of the first packet, in seconds since 1970
-    #[arg(long, value_name = "SECONDS", default_value_t = 1_700_000_000)]
+    /// Time of the first packet, in seconds since 1970; a capture file's last is in 2106
+    #[arg(long, value_name = "SECONDS", default_value_t = 1_700_000_000, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i64).range(0..=i64::from(u32::MAX)))]
     pub start: i64,
     /// Where to compute: auto, cpu or cuda:N
     #[arg(long, default_value = "auto")]
@@ -137,6 +139,31 @@ impl PrecisionArg {
     }
 }
 
+/// What the model that comes with the program is called wherever a model is asked for.
+pub const SHIPPED: &str = "base";
+/// Where it lies, seen from the program's folder: where it is installed, and in a checkout.
+const SHIPPED_FOLDERS: [&str; 2] = ["../share/wiremamba/base", "../../packaging/base"];
+
+/// The folder that a `--model` names: itself, or [`SHIPPED`] where there is no such folder here.
+pub fn folder(name: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(name);
+    if name != SHIPPED || path.exists() {
+        return Ok(path);
+    }
+    let program = std::env::current_exe().and_then(|program| program.canonicalize()).map_err(|e| e.to_string())?;
+    let beside = program.parent().unwrap_or(Path::new("/"));
+    let candidates = SHIPPED_FOLDERS.map(|folder| beside.join(folder));
+    match candidates.iter().find_map(|folder| folder.canonicalize().ok()) {
+        Some(folder) => Ok(folder),
+        None => {
+            let [installed, checkout] = candidates.map(|folder| folder.display().to_string());
+            Err(format!(
+                "the model that comes with the program is neither in {installed} nor in {checkout}; name a folder"
+            ))
+        }
+    }
+}
+
 /// A checkpoint with its codec.
 pub struct Model {
     /// The checkpoint.
@@ -147,14 +174,43 @@ pub struct Model {
 
 /// Opens a checkpoint that can generate.
 pub fn open(path: &Path) -> Result<Model> {
-    let mut checkpoint = Checkpoint::load(path)?;
-    let codec = checkpoint.codec.take().with_context(|| {
-        format!(
-            "{} has no wiremamba.json: it was not trained by wiremamba, so nobody knows its packets",
-            path.display()
-        )
-    })?;
-    Ok(Model { checkpoint, codec: Arc::from(codec) })
+    Checkpoint::load(path)?.try_into()
+}
+
+impl TryFrom<Checkpoint> for Model {
+    type Error = anyhow::Error;
+
+    fn try_from(mut checkpoint: Checkpoint) -> Result<Self> {
+        let codec = checkpoint.codec.take().with_context(|| {
+            let path = checkpoint.path.display();
+            format!("{path} has no wiremamba.json: it was not trained by wiremamba, so nobody knows its packets")
+        })?;
+        Ok(Self { checkpoint, codec: Arc::from(codec) })
+    }
+}
+
+impl Model {
+    /// Makes it ready to learn traffic of `labels` too: those that it lacks begin as what its own are on average. Returns which these are.
+    ///
+    /// # Errors
+    /// Labels that cannot be tokens, or a codec that cannot have more of them.
+    pub fn add_labels(&mut self, labels: &[String]) -> Result<Vec<String>> {
+        let known = self.codec.labels();
+        let new: Vec<String> = labels.iter().filter(|label| !known.contains(label)).cloned().collect();
+        if new.is_empty() {
+            return Ok(new);
+        }
+        let CodecSpec::Wire(spec) = self.codec.spec() else {
+            let (codec, known, new) = (self.codec.name(), known.join(", "), new.join(", "));
+            bail!("a model of the codec {codec} has only the labels that it was trained with, {known}; not {new}")
+        };
+        let codec = WireCodec::with_labels(spec, &new)?;
+        let old_labels = self.codec.vocab_size() - known.len()..self.codec.vocab_size();
+        self.checkpoint.params =
+            self.checkpoint.params.with_tokens(self.codec.vocab_size()..codec.vocab_size(), old_labels);
+        self.codec = Arc::new(codec);
+        Ok(new)
+    }
 }
 
 /// The packets that `args` ask `path` for, as a source.

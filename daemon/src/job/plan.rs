@@ -24,17 +24,19 @@ pub struct PlanArgs {
     #[arg(long, value_name = "NET")]
     pub server_net: Option<Net4>,
     /// IPv6 prefix of 64 bits of the clients [default: the model's, 2001:db8:10:: when trained]
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX", value_parser = ranges::prefix6)]
+    #[serde(deserialize_with = "prefix6")]
     pub client_net6: Option<Ipv6Addr>,
     /// IPv6 prefix of 64 bits of the servers [default: the model's, 2001:db8:18:: when trained]
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX", value_parser = ranges::prefix6)]
+    #[serde(deserialize_with = "prefix6")]
     pub server_net6: Option<Ipv6Addr>,
     /// MAC of the gateway, behind which all servers are [default: the model's, 02:00:00:00:00:01 when trained]
     #[arg(long, value_name = "MAC", value_parser = ranges::mac)]
     #[serde(deserialize_with = "mac")]
     pub gateway_mac: Option<[u8; 6]>,
     /// VLAN id of every frame [default: the model's, none when trained]
-    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..4095))]
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
     pub vlan: Option<u16>,
     /// Longest IP packet in bytes [default: the model's, 1500 when trained]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(576..))]
@@ -46,6 +48,10 @@ pub struct PlanArgs {
 
 fn mac<'de, D: Deserializer<'de>>(from: D) -> Result<Option<[u8; 6]>, D::Error> {
     ranges::mac(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn prefix6<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Ipv6Addr>, D::Error> {
+    ranges::prefix6(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
 }
 
 impl PlanArgs {

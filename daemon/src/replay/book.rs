@@ -116,19 +116,25 @@ pub(super) struct Entry {
     pub(super) direction: Direction,
 }
 
+/// Nanoseconds from 1970 to the beginning of the monotonic clock, which is at `now_ns`.
+pub(super) fn monotonic_epoch_ns(now_ns: u64) -> i128 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
+    wall - i128::from(now_ns)
+}
+
 impl FlowBook {
-    /// A book of flows with these labels, written to `path` where there is one. `now_ns` is the monotonic clock.
-    pub(super) fn new(path: Option<&Path>, labels: &[String], now_ns: u64) -> Result<Self, TruthError> {
+    /// A book of flows with these labels, written to `path` where there is one. The clock that tells when packets are sent began `epoch_ns`
+    /// after 1970.
+    pub(super) fn new(path: Option<&Path>, labels: &[String], epoch_ns: i128) -> Result<Self, TruthError> {
         let file = path.map(|path| {
             let file = File::create(path).map_err(|source| TruthError { path: path.display().to_string(), source })?;
             Ok((BufWriter::new(file), path.to_owned()))
         });
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
         Ok(Self {
             open: HashMap::new(),
             file: file.transpose()?,
             labels: labels.to_vec(),
-            epoch_ns: wall - i128::from(now_ns),
+            epoch_ns,
             next_sweep_ns: 0,
             flows: 0,
         })

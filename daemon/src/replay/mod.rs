@@ -30,12 +30,13 @@ use crate::sink::{PacketSink, SinkError};
 use crate::source::model::StockCounts;
 use crate::source::{PacketSource, SourceError, Tagged};
 use awake::Awake;
-use book::{Entry, FlowBook};
+use book::{Entry, FlowBook, monotonic_epoch_ns};
 use feed::{Fed, Feed};
 use pacer::{Pacer, Wait};
 use precedence::Precedence;
 use recovery::next_lag;
 use split::{Cut, Splitter};
+use wiremamba_model::packet::Timestamp;
 
 pub use feed::PRELOAD_BYTES_MAX;
 
@@ -202,9 +203,11 @@ pub fn run(
     let pace = options.live.as_ref().map_or_else(|| options.pace.clone(), LivePace::get);
     let schedule = Schedule::new(pace, options.gap_max)?;
     let mut counters = ReplayCounters::default();
+    let keeps_times = sink.keeps_times();
+    let epoch_ns = if keeps_times { 0 } else { monotonic_epoch_ns(pacer::now_ns()) };
     let book = match (&options.truth, sink.has_sides()) {
         (None, false) => None,
-        (path, _) => match FlowBook::new(path.as_deref(), &options.labels, pacer::now_ns()) {
+        (path, _) => match FlowBook::new(path.as_deref(), &options.labels, epoch_ns) {
             Ok(book) => Some(book),
             Err(source) => {
                 counters.ended = Ended::Failed;
@@ -225,6 +228,7 @@ pub fn run(
         is_starved: true,
         starved_since: None,
         book,
+        keeps_times,
         pacer: Pacer::new(options.spin),
         lag_ns: 0,
         splitter: Splitter::default(),
@@ -247,7 +251,7 @@ pub fn run(
         if let (Err(error), Ok(_)) = (book.finish(is_cut), &ended) {
             ended = Err(Failure::Truth(error));
         }
-        job.counters.truth_flows = book.flows;
+        job.counters.truth_flows = if options.truth.is_some() { book.flows } else { 0 };
     }
 
     let mut counters = job.counters;
@@ -288,6 +292,8 @@ struct Job<'a, R> {
     starved_since: Option<u64>,
     /// Kept where somebody wants to know about flows.
     book: Option<FlowBook>,
+    /// Whether a reader sees packets at their own times.
+    keeps_times: bool,
     pacer: Pacer,
     /// How late the last packet was.
     lag_ns: u64,
@@ -471,8 +477,12 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
     /// Takes a packet that was sent into the ground truth.
     fn enter(&mut self, entry: Option<&Entry>, tagged: &Tagged, now: u64) -> Result<(), Failure> {
         let (Some(book), Some(entry)) = (&mut self.book, entry) else { return Ok(()) };
-        // At top speed the clock at hand is a few milliseconds old.
-        let now = if self.schedule.is_top_speed() { pacer::now_ns() } else { now };
+        let now = match tagged.packet.ts {
+            Timestamp(ns) if self.keeps_times => u64::try_from(ns).unwrap_or(0),
+            // At top speed the clock at hand is a few milliseconds old.
+            _ if self.schedule.is_top_speed() => pacer::now_ns(),
+            _ => now,
+        };
         book.sent(entry, tagged, now).map_err(Failure::Truth)
     }
 

@@ -127,7 +127,7 @@ pub struct RuleConfig {
 pub struct CaptureConfig {
     /// Name of the interface.
     pub interface: String,
-    /// Label of what is captured, one of the base model's where there is one.
+    /// Label of what is captured: one that the base knows, or any other name.
     pub label: String,
     /// Other labels for some flows: the first rule that fits.
     #[serde(default, rename = "rule")]

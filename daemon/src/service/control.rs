@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Status;
 use super::replay::Wanted;
 use super::socket::{CLIENT_PATIENCE, Socket, read_line};
+use crate::job::ranges;
 use crate::replay::Pace;
 
 /// How long an order waits for the end of a round.
@@ -45,6 +46,7 @@ pub enum Request {
     /// How many flows the replay begins a second, on average
     Rate {
         /// New flows a second
+        #[arg(allow_negative_numbers = true, value_parser = ranges::flow_rate)]
         flows_per_second: f64,
     },
     /// How fast the replay's packets leave, from the next one on; nothing is broken off for it
@@ -59,16 +61,19 @@ pub enum PaceRequest {
     /// At their own times, this much faster
     Multiplier {
         /// 1 is as generated
+        #[arg(allow_negative_numbers = true, value_parser = ranges::above_zero)]
         times: f64,
     },
     /// So many packets a second, evenly
     Pps {
         /// Packets a second
+        #[arg(allow_negative_numbers = true, value_parser = ranges::above_zero)]
         packets: f64,
     },
     /// So many megabits a second
     Mbps {
         /// Megabits a second
+        #[arg(allow_negative_numbers = true, value_parser = ranges::above_zero)]
         megabits: f64,
     },
     /// As fast as they are generated and taken

@@ -20,6 +20,7 @@ use wiremamba_model::wire::plan::Plan;
 use super::config::{Config, LearnConfig, ModelConfig};
 use super::rehearsal::{Rehearsal, eval_options};
 use super::samples::{Batch, Sample};
+use crate::job::model::Model;
 
 /// Steps of warm-up, as a part of a round, where the optimiser's moments begin at zero.
 const WARMUP_PART: u64 = 5;
@@ -108,7 +109,7 @@ impl Learner {
         };
         let steps = versions(&model.store).last().map_or(0, |version| version.step);
         let (in_use, base) = match in_use {
-            Some((checkpoint, base)) => (Some(InUse::from(checkpoint)?), base),
+            Some((checkpoint, base)) => (Some(InUse::new(checkpoint, &config.labels())?), base),
             None => (None, None),
         };
         match &in_use {
@@ -273,7 +274,7 @@ impl Learner {
     }
 
     fn switch(&mut self, version: &Version) -> Result<String> {
-        let in_use = InUse::from(Checkpoint::load(&version.path)?)?;
+        let in_use = InUse::new(Checkpoint::load(&version.path)?, &self.labels)?;
         ensure!(in_use.codec.labels() == self.labels, "{} has other labels", in_use.name);
         self.store.switch_current(&version.path)?;
         self.moments = None;
@@ -342,15 +343,19 @@ impl Measured {
 }
 
 impl InUse {
-    fn from(checkpoint: Checkpoint) -> Result<Self> {
+    /// A checkpoint, with `labels` beside its own.
+    fn new(checkpoint: Checkpoint, labels: &[String]) -> Result<Self> {
+        let mut model = Model::try_from(checkpoint)?;
+        let new = model.add_labels(labels)?;
+        if !new.is_empty() {
+            tracing::info!(labels = new.join(", "), "new to the model, these begin as the mean of its own");
+        }
+        let Model { checkpoint, codec } = model;
         let path = &checkpoint.path;
-        let codec = checkpoint
-            .codec
-            .with_context(|| format!("{} has no codec: it was not trained by wiremamba", path.display()))?;
         let about = checkpoint.about.with_context(|| format!("{} does not say where it comes from", path.display()))?;
         let weights = about.files.iter().find(|file| file.name == "model.safetensors");
         Ok(Self {
-            codec: Arc::from(codec),
+            codec,
             params: Arc::new(checkpoint.params),
             name: name_of(path),
             preset: about.preset.clone(),

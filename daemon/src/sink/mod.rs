@@ -34,6 +34,11 @@ pub trait PacketSink {
         false
     }
 
+    /// Whether whoever reads sees packets at their own times, and not at those at which they are sent.
+    fn keeps_times(&self) -> bool {
+        false
+    }
+
     /// Longest IP packet that it takes, in bytes; `None` where any fits.
     fn mtu(&self) -> Option<u32> {
         None

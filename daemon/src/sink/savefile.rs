@@ -182,6 +182,10 @@ impl PacketSink for SavefileSink {
         Ok(())
     }
 
+    fn keeps_times(&self) -> bool {
+        true
+    }
+
     fn report(&self) -> &SinkReport {
         &self.report
     }
@@ -215,6 +219,13 @@ fn open(path: &Path) -> std::io::Result<(File, Target)> {
     if std::fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
         return Ok((File::options().write(true).open(&path)?, Target::Direct));
     }
+    // Replacing a file asks its folder only, and root may do anything: whoever protected a capture means it.
+    if std::fs::metadata(&path).is_ok_and(|metadata| metadata.permissions().readonly()) {
+        return Err(std::io::Error::new(
+            ErrorKind::PermissionDenied,
+            "it exists and is read-only; remove it, or name another",
+        ));
+    }
     let name = path.file_name().ok_or(ErrorKind::InvalidFilename)?;
     let mut part_name = std::ffi::OsString::from(".");
     part_name.push(name);
@@ -242,6 +253,17 @@ mod tests {
             Next::Idle | Next::End => None,
         })
         .collect()
+    }
+
+    #[test]
+    fn a_read_only_file_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kept.pcap");
+        std::fs::write(&path, b"dear").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();
+        let error = SavefileSink::create(&path, SavefileOptions::default()).unwrap_err();
+        assert!(format!("{error:?}").contains("read-only"), "{error:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"dear");
     }
 
     #[test]

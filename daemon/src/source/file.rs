@@ -119,6 +119,18 @@ impl SavefileSource {
     }
 }
 
+impl SavefileSource {
+    /// As [`read_into`](Self::read_into), and says where the file is cut to those who do not ask.
+    fn read_or_warn(&mut self, ret: &mut Packet) -> Result<bool, SourceError> {
+        let was_cut = self.truncated_at_end;
+        let is_packet = self.read_into(ret)?;
+        if self.truncated_at_end && !was_cut {
+            tracing::warn!(capture = self.name, "the file is cut in the middle of packet {}", self.packets + 1);
+        }
+        Ok(is_packet)
+    }
+}
+
 impl PacketSource for SavefileSource {
     fn next_packet(&mut self) -> Result<Next, SourceError> {
         let mut packet = Packet { ts: Timestamp(0), linktype: self.linktype, len: 0, data: Vec::new() };
@@ -127,7 +139,7 @@ impl PacketSource for SavefileSource {
 
     fn next_into(&mut self, ret: &mut Tagged) -> Result<Filled, SourceError> {
         ret.tag = Tag::default();
-        Ok(if self.read_into(&mut ret.packet)? { Filled::Packet } else { Filled::End })
+        Ok(if self.read_or_warn(&mut ret.packet)? { Filled::Packet } else { Filled::End })
     }
 }
 

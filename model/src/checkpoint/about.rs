@@ -1,7 +1,6 @@
 //! `wiremamba.json`: what a checkpoint is, and the digests that prove that it is whole.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -86,7 +85,7 @@ impl FileDigest {
     /// Checks the file in `dir` against this, without holding it in memory.
     pub(super) fn verify(&self, dir: &Path) -> Result<(), CheckpointError> {
         let path = dir.join(&self.name);
-        let mut file = File::open(&path).map_err(|e| files::read_error(&path, e))?;
+        let mut file = files::open(&path)?;
         let mut hash = Sha256::new();
         let (mut buffer, mut size) = (vec![0; 1 << 18], 0);
         loop {
@@ -125,7 +124,7 @@ impl About {
         let path = dir.join(ABOUT_FILE);
         let invalid = |what: String| CheckpointError::Invalid { path: path.clone(), what };
         let mut text = String::new();
-        let file = File::open(&path).map_err(|e| files::read_error(&path, e))?;
+        let file = files::open(&path)?;
         file.take(JSON_BYTES_MAX).read_to_string(&mut text).map_err(|e| files::read_error(&path, e))?;
         // The version first: a newer format may have any other keys.
         #[derive(Deserialize)]
@@ -166,6 +165,18 @@ impl About {
     pub(super) fn read_file(&self, dir: &Path, name: &str) -> Result<Vec<u8>, CheckpointError> {
         let missing = || CheckpointError::MissingFile { path: dir.join(name) };
         self.files.iter().find(|f| f.name == name).ok_or_else(missing)?.read(dir)
+    }
+
+    /// What is plainly wrong with the files in `dir` that it lists: absent, or of another size. Their bytes are not looked at.
+    pub fn size_problem(&self, dir: &Path) -> Option<CheckpointError> {
+        self.files.iter().find_map(|file| {
+            let path = dir.join(&file.name);
+            match std::fs::metadata(&path) {
+                Ok(metadata) if metadata.len() == file.size => None,
+                Ok(metadata) => Some(CheckpointError::Size { path, expected: file.size, found: metadata.len() }),
+                Err(error) => Some(files::read_error(&path, error)),
+            }
+        })
     }
 
     /// Whether an exact resume is possible from this checkpoint.

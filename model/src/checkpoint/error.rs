@@ -42,6 +42,14 @@ pub enum CheckpointError {
         /// The file.
         path: PathBuf,
     },
+    /// Weights that nothing can be computed with; nothing was written.
+    #[error(
+        "{tensor} has numbers that are not finite, so nothing was saved: a lower learning rate keeps them in bounds"
+    )]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+    },
     /// A file is shorter or longer than when it was written.
     #[error("{} has {found} bytes, was written with {expected}", path.display())]
     Size {

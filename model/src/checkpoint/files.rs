@@ -1,7 +1,7 @@
 //! Reading and durable writing of single files, with digests.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -9,9 +9,20 @@ use sha2::{Digest, Sha256};
 use super::about::FileDigest;
 use super::error::CheckpointError;
 
-/// Reads a file whole; one that is not there is an error of its own.
+/// Opens a file to read; one that is not there is an error of its own, and so is what is no file: a FIFO would be waited for.
+pub(super) fn open(path: &Path) -> Result<File, CheckpointError> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => File::open(path).map_err(|source| read_error(path, source)),
+        Ok(_) => Err(CheckpointError::Invalid { path: path.to_owned(), what: "is no regular file".into() }),
+        Err(source) => Err(read_error(path, source)),
+    }
+}
+
+/// Reads a file whole.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
-    fs::read(path).map_err(|source| read_error(path, source))
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes).map_err(|source| read_error(path, source))?;
+    Ok(bytes)
 }
 
 pub(super) fn read_error(path: &Path, source: io::Error) -> CheckpointError {
@@ -68,6 +79,11 @@ impl<'a> VersionWriter<'a> {
         let digest = write().map_err(|source| write_error(&path, source))?;
         self.files.push(digest);
         Ok(())
+    }
+
+    /// The version's folder.
+    pub(super) fn dir(&self) -> &'a Path {
+        self.dir
     }
 
     /// The digests of all files so far.

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::CheckpointError;
+use super::tensors::Width;
 use crate::mamba::MambaConfig;
 
 /// Name of the file.
@@ -20,8 +21,12 @@ const LAYERS_MAX: usize = 4096;
 const PARAMETERS_MAX: u128 = 1 << 32;
 
 /// The file's text for `config`; `first_token` begins and `end_token` ends a text.
-pub(super) fn to_text(config: &MambaConfig, first_token: u32, end_token: u32) -> String {
+pub(super) fn to_text(config: &MambaConfig, width: Width, first_token: u32, end_token: u32) -> String {
     let c = config;
+    let dtype = match width {
+        Width::F32 => "float32",
+        Width::Bf16 => "bfloat16",
+    };
     let value = json!({
         "architectures": ["MambaForCausalLM"],
         "model_type": "mamba",
@@ -53,8 +58,8 @@ pub(super) fn to_text(config: &MambaConfig, first_token: u32, end_token: u32) ->
         "eos_token_id": end_token,
         "pad_token_id": end_token,
         "use_cache": true,
-        "dtype": "float32",
-        "torch_dtype": "float32",
+        "dtype": dtype,
+        "torch_dtype": dtype,
         OUR_KEY: super::FORMAT_VERSION,
     });
     format!("{value:#}\n")
@@ -188,7 +193,7 @@ mod tests {
     fn every_preset_comes_back_as_it_was() {
         for preset in Preset::ALL {
             let config = MambaConfig::preset(preset, 300);
-            let back = read(&to_text(&config, 1, 2)).unwrap();
+            let back = read(&to_text(&config, Width::F32, 1, 2)).unwrap();
             assert_eq!(back.sizes, config);
             assert!(back.is_ours);
         }
@@ -196,7 +201,7 @@ mod tests {
 
     #[test]
     fn transformers_is_not_told_to_rescale_what_it_loads() {
-        let value: Value = serde_json::from_str(&to_text(&MambaConfig::new(9, 16, 2), 0, 0)).unwrap();
+        let value: Value = serde_json::from_str(&to_text(&MambaConfig::new(9, 16, 2), Width::F32, 0, 0)).unwrap();
         assert_eq!(value["rescale_prenorm_residual"], false);
         assert_eq!((&value["model_type"], &value["layer_norm_epsilon"]), (&json!("mamba"), &json!(1e-5)));
     }
@@ -213,7 +218,7 @@ mod tests {
         assert_eq!(config.sizes, MambaConfig::new(50280, 768, 24));
         assert!(!config.is_ours);
         // What transformers saves again after opening one of ours is not ours any more.
-        let again = to_text(&config.sizes, 0, 0).replacen('{', r#"{"transformers_version": "5.23.0","#, 1);
+        let again = to_text(&config.sizes, Width::F32, 0, 0).replacen('{', r#"{"transformers_version": "5.23.0","#, 1);
         assert!(!read(&again).unwrap().is_ours);
         let auto = read(r#"{"hidden_size": 40, "num_hidden_layers": 1, "vocab_size": 9, "time_step_rank": "auto"}"#);
         assert_eq!(auto.unwrap().sizes, MambaConfig::new(9, 40, 1));

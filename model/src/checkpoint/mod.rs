@@ -32,7 +32,8 @@ use crate::train::TrainState;
 
 pub use about::{About, FORMAT_VERSION, FileDigest, Lineage};
 pub use error::CheckpointError;
-pub use store::{Contents, Store, Version, history, versions};
+pub use store::{Contents, Store, Version, export, history, versions};
+pub use tensors::Width;
 
 use about::ABOUT_FILE;
 

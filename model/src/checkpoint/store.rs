@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::about::{ABOUT_FILE, About, FORMAT_VERSION, Lineage, TOKENIZER_FILE};
 use super::error::CheckpointError;
 use super::files::{VersionWriter, sync_dir, write_error};
+use super::tensors::Width;
 use super::{CURRENT, hf_config, tensors, training};
 use crate::codec::{Codec, LabelId};
 use crate::mamba::Params;
@@ -85,6 +86,28 @@ pub fn history(dir: &Path) -> Vec<Version> {
     versions
 }
 
+/// Writes a version to the new folder `dir`, outside of any store: a copy to give away.
+///
+/// When this fails, or the process is killed in it, there is no `dir`.
+pub fn export(contents: &Contents<'_>, width: Width, dir: &Path) -> Result<(), CheckpointError> {
+    let name = dir.file_name().ok_or_else(|| write_error(dir, io::ErrorKind::InvalidInput.into()))?;
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if dir.symlink_metadata().is_ok() {
+        return Err(write_error(dir, io::ErrorKind::AlreadyExists.into()));
+    }
+    let partial = parent.join(format!(".{}{PARTIAL_MARK}{}", name.to_string_lossy(), std::process::id()));
+    fs::create_dir(&partial).map_err(|e| write_error(&partial, e))?;
+    let written = write_version(VersionWriter::new(&partial, None), contents, width, 1)
+        .and_then(|()| sync_dir(&partial))
+        .and_then(|()| fs::rename(&partial, dir).map_err(|e| write_error(dir, e)))
+        .and_then(|()| sync_dir(parent));
+    if written.is_err() {
+        // Nothing can be done when even this fails.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    written
+}
+
 /// A folder that versions are saved to. At most one process has it open.
 #[derive(Debug)]
 pub struct Store {
@@ -120,8 +143,7 @@ impl Store {
         self.remove_leftovers();
         let sequence = versions(&self.dir).iter().map(|v| v.sequence).max().unwrap_or(0) + 1;
         let partial = self.create_partial(contents.step)?;
-        let saved = self
-            .write_version(&partial, contents, sequence)
+        let saved = write_version(VersionWriter::new(&partial, self.quota), contents, Width::F32, sequence)
             .and_then(|()| sync_dir(&partial))
             .and_then(|()| self.publish(&partial, contents.step));
         let path = match saved {
@@ -135,37 +157,6 @@ impl Store {
         self.switch_current(&path)?;
         self.retire();
         Ok(path)
-    }
-
-    fn write_version(&self, dir: &Path, contents: &Contents<'_>, sequence: u64) -> Result<(), CheckpointError> {
-        let codec = contents.codec;
-        let mut version = VersionWriter::new(dir, self.quota);
-        let end = codec.end_token().0;
-        let first = if codec.labels().is_empty() { end } else { codec.label_token(LabelId(0)).0 };
-        let config = hf_config::to_text(contents.params.config(), first, end);
-        version.write(hf_config::CONFIG_FILE, |out| out.write_all(config.as_bytes()))?;
-        version.write(TOKENIZER_FILE, |out| out.write_all(codec.tokenizer_json().as_bytes()))?;
-        version.write(TOKENIZER_CONFIG_FILE, |out| out.write_all(TOKENIZER_CONFIG.as_bytes()))?;
-        version.write(tensors::MODEL_FILE, |out| tensors::write_params(out, contents.params))?;
-        if let Some(state) = &contents.training {
-            training::write(&mut version, state)?;
-        }
-        let about = About {
-            format_version: FORMAT_VERSION,
-            written_by: concat!("wiremamba ", env!("CARGO_PKG_VERSION")).into(),
-            sequence,
-            step: contents.step,
-            preset: contents.preset.map(str::to_owned),
-            codec: codec.spec(),
-            labels: codec.labels().to_vec(),
-            // JSON has no word for the others.
-            metrics: contents.metrics.iter().filter(|(_, v)| v.is_finite()).map(|(k, v)| (k.clone(), *v)).collect(),
-            lineage: contents.lineage.clone(),
-            files: version.files().to_vec(),
-            self_sha256: String::new(),
-        };
-        let text = about.to_text().map_err(|e| write_error(&dir.join(ABOUT_FILE), e.into()))?;
-        version.write(ABOUT_FILE, |out| out.write_all(text.as_bytes()))
     }
 
     /// Creates an empty folder under a name that nobody reads.
@@ -248,4 +239,43 @@ impl Store {
     pub(super) fn with_quota(self, bytes: u64) -> Self {
         Self { quota: Some(bytes), ..self }
     }
+}
+
+/// Writes all files of a version.
+fn write_version(
+    mut version: VersionWriter<'_>,
+    contents: &Contents<'_>,
+    width: Width,
+    sequence: u64,
+) -> Result<(), CheckpointError> {
+    if let Some(entry) = contents.params.not_finite() {
+        return Err(CheckpointError::NotFinite { tensor: entry.name.clone() });
+    }
+    let codec = contents.codec;
+    let end = codec.end_token().0;
+    let first = if codec.labels().is_empty() { end } else { codec.label_token(LabelId(0)).0 };
+    let config = hf_config::to_text(contents.params.config(), width, first, end);
+    version.write(hf_config::CONFIG_FILE, |out| out.write_all(config.as_bytes()))?;
+    version.write(TOKENIZER_FILE, |out| out.write_all(codec.tokenizer_json().as_bytes()))?;
+    version.write(TOKENIZER_CONFIG_FILE, |out| out.write_all(TOKENIZER_CONFIG.as_bytes()))?;
+    version.write(tensors::MODEL_FILE, |out| tensors::write_params(out, width, contents.params))?;
+    if let Some(state) = &contents.training {
+        training::write(&mut version, state)?;
+    }
+    let about = About {
+        format_version: FORMAT_VERSION,
+        written_by: concat!("wiremamba ", env!("CARGO_PKG_VERSION")).into(),
+        sequence,
+        step: contents.step,
+        preset: contents.preset.map(str::to_owned),
+        codec: codec.spec(),
+        labels: codec.labels().to_vec(),
+        // JSON has no word for the others.
+        metrics: contents.metrics.iter().filter(|(_, v)| v.is_finite()).map(|(k, v)| (k.clone(), *v)).collect(),
+        lineage: contents.lineage.clone(),
+        files: version.files().to_vec(),
+        self_sha256: String::new(),
+    };
+    let text = about.to_text().map_err(|e| write_error(&version.dir().join(ABOUT_FILE), e.into()))?;
+    version.write(ABOUT_FILE, |out| out.write_all(text.as_bytes()))
 }

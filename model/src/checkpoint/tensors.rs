@@ -9,6 +9,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo, TensorView};
 
 use super::error::CheckpointError;
+use crate::engine::cpu::kernels::round_to_bf16;
 use crate::mamba::{MambaConfig, ParamLayout, Params};
 
 /// Name of the parameters' file.
@@ -23,15 +24,41 @@ const _: () = assert!(cfg!(target_endian = "little"), "safetensors files are wri
 /// A tensor to be written: name, shape, elements.
 pub(super) type Tensor<'a> = (&'a str, Vec<usize>, &'a [f32]);
 
-/// Writes f32 tensors in their order, without a second copy in memory.
-pub(super) fn write(out: &mut dyn Write, tensors: &[Tensor<'_>]) -> io::Result<()> {
+/// How numbers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Width {
+    /// 32 bits, exactly.
+    F32,
+    /// 16 bits, rounded to the nearest bf16 number.
+    Bf16,
+}
+
+impl Width {
+    fn dtype(self) -> Dtype {
+        match self {
+            Width::F32 => Dtype::F32,
+            Width::Bf16 => Dtype::BF16,
+        }
+    }
+
+    /// Bytes of a number.
+    fn bytes(self) -> usize {
+        match self {
+            Width::F32 => 4,
+            Width::Bf16 => 2,
+        }
+    }
+}
+
+/// Writes tensors in their order, without a second copy in memory.
+pub(super) fn write(out: &mut dyn Write, width: Width, tensors: &[Tensor<'_>]) -> io::Result<()> {
     let mut infos = Vec::with_capacity(tensors.len());
     let mut offset = 0;
     for (name, shape, values) in tensors {
-        let end = offset + size_of_val(*values);
+        let end = offset + width.bytes() * values.len();
         infos.push((
             (*name).to_owned(),
-            TensorInfo { dtype: Dtype::F32, shape: shape.clone(), data_offsets: (offset, end) },
+            TensorInfo { dtype: width.dtype(), shape: shape.clone(), data_offsets: (offset, end) },
         ));
         offset = end;
     }
@@ -43,17 +70,25 @@ pub(super) fn write(out: &mut dyn Write, tensors: &[Tensor<'_>]) -> io::Result<(
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
     for (_, _, values) in tensors {
-        out.write_all(bytemuck::cast_slice(values))?;
+        match width {
+            Width::F32 => out.write_all(bytemuck::cast_slice(values))?,
+            Width::Bf16 => values.iter().try_for_each(|v| out.write_all(&bf16_bits(*v).to_le_bytes()))?,
+        }
     }
     Ok(())
 }
 
+/// The nearest bf16 number.
+fn bf16_bits(v: f32) -> u16 {
+    (round_to_bf16(v).to_bits() >> 16) as u16
+}
+
 /// Writes parameters under Hugging Face's names.
-pub(super) fn write_params(out: &mut dyn Write, params: &Params) -> io::Result<()> {
+pub(super) fn write_params(out: &mut dyn Write, width: Width, params: &Params) -> io::Result<()> {
     let entries = &params.layout.entries;
     let tensors: Vec<Tensor<'_>> =
         entries.iter().map(|e| (e.name.as_str(), e.shape.clone(), &params.data[e.range()])).collect();
-    write(out, &tensors)
+    write(out, width, &tensors)
 }
 
 /// Opens the bytes of a safetensors file.
@@ -179,7 +214,7 @@ mod tests {
     #[test]
     fn written_tensors_are_read_by_the_safetensors_crate() {
         let mut bytes = Vec::new();
-        write(&mut bytes, &[("a", vec![2, 2], &[1.0, 2.0, 3.0, 4.0]), ("b", vec![1], &[5.0])]).unwrap();
+        write(&mut bytes, Width::F32, &[("a", vec![2, 2], &[1.0, 2.0, 3.0, 4.0]), ("b", vec![1], &[5.0])]).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(file.tensor("a").unwrap().shape(), [2, 2]);
         assert_eq!(f32_tensor(Path::new("x"), &file, "b", 1).unwrap(), [5.0]);

@@ -237,12 +237,41 @@ fn one_process_saves_at_a_time() {
     Store::open(dir.path(), 2).unwrap();
 }
 
+#[test]
+fn an_export_is_whole_without_training_and_rounds_only_if_asked_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (trainer, codec) = (trainer(), codec());
+    let contents = Contents {
+        step: 5,
+        params: trainer.params(),
+        codec: &codec,
+        preset: None,
+        metrics: BTreeMap::new(),
+        lineage: Vec::new(),
+        training: None,
+    };
+    for (width, name) in [(Width::F32, "whole"), (Width::Bf16, "half")] {
+        let out = dir.path().join(name);
+        export(&contents, width, &out).unwrap();
+        let checkpoint = load(&out).unwrap();
+        assert!(!checkpoint.about.as_ref().unwrap().has_training());
+        let rounded = |v: &f32| if width == Width::F32 { *v } else { crate::engine::cpu::kernels::round_to_bf16(*v) };
+        assert_eq!(checkpoint.params.data, trainer.params().data.iter().map(rounded).collect::<Vec<_>>());
+        let config = fs::read_to_string(out.join("config.json")).unwrap();
+        assert_eq!(config.contains("bfloat16"), width == Width::Bf16);
+    }
+    // What is there stays, and nothing else is left behind.
+    assert!(matches!(export(&contents, Width::F32, &dir.path().join("half")), Err(CheckpointError::Write { .. })));
+    assert!(export(&contents, Width::F32, &dir.path().join("no/such")).is_err());
+    assert_eq!(names(dir.path()), ["half", "whole"]);
+}
+
 /// Writes a plain Hugging Face folder with these tensors.
 fn plain(dir: &Path, config: &MambaConfig, tensors: &[tensors::Tensor<'_>]) {
-    let text = hf_config::to_text(config, 0, 0).replace("wiremamba_format", "something_else");
+    let text = hf_config::to_text(config, Width::F32, 0, 0).replace("wiremamba_format", "something_else");
     fs::write(dir.join("config.json"), text).unwrap();
     let mut bytes = Vec::new();
-    tensors::write(&mut bytes, tensors).unwrap();
+    tensors::write(&mut bytes, Width::F32, tensors).unwrap();
     fs::write(dir.join("model.safetensors"), bytes).unwrap();
 }
 

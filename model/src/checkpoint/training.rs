@@ -52,7 +52,7 @@ pub(super) fn write(version: &mut VersionWriter<'_>, state: &TrainState<'_>) -> 
             (CONV, &state.carried.conv),
             (SSM, &state.carried.ssm),
         ];
-        tensors::write(out, &tensors.map(|(name, values)| (name, vec![values.len()], values)))
+        tensors::write(out, tensors::Width::F32, &tensors.map(|(name, values)| (name, vec![values.len()], values)))
     })
 }
 

@@ -91,6 +91,8 @@ impl Default for TimelinePacket {
 pub struct TimelineCounters {
     /// Flows taken in.
     pub flows: u64,
+    /// Flows of which a packet was given out.
+    pub begun_flows: u64,
     /// Flows without a packet.
     pub empty_flows: u64,
     /// Flows that start later than asked for, because the time line held too many packets.
@@ -279,6 +281,7 @@ impl<F: Flows> Timeline<F> {
             }
             FlowPackets::Scripted(play) => play.render(&mut ret.packet).expect("its time was seen"),
         };
+        self.counters.begun_flows += u64::from(!std::mem::replace(&mut held.is_begun, true));
         (ret.flow, ret.label, ret.is_again) = (flow, held.label, held.is_again);
         (ret.packet.ts, ret.left) = (ts, held.packets.left());
         match held.packets.peek() {
@@ -323,7 +326,7 @@ impl<F: Flows> Timeline<F> {
             FlowPackets::Rendered(packets) => packets.as_slice().first().and_then(tuple),
             FlowPackets::Scripted(_) => None,
         };
-        let held = Some(Held { label, is_again, packets, orig, moved_ns });
+        let held = Some(Held { label, is_again, packets, orig, moved_ns, is_begun: false });
         let place = self.free.pop().unwrap_or(self.held.len());
         match self.held.get_mut(place) {
             Some(free) => *free = held,
@@ -369,6 +372,8 @@ struct Held {
     orig: Option<FiveTuple>,
     /// How much later than their times its packets come.
     moved_ns: i64,
+    /// Whether a packet of it was given out.
+    is_begun: bool,
 }
 
 #[cfg(test)]

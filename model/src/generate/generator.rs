@@ -1,6 +1,6 @@
 //! Many flows decoded in one batch, delivered in the order in which they were asked for.
 
-use std::collections::VecDeque;
+use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -182,7 +182,35 @@ pub struct Generator {
     delivered: u64,
     /// Packets in the window.
     held_packets: usize,
+    /// Beyond what nothing is asked for, where that is known.
+    horizon: Option<Horizon>,
     counters: GeneratorCounters,
+}
+
+/// The time of the last packet that is wanted, as far as it is known: where the first N packets are wanted, the N-th of those
+/// that there are can only be earlier when there are more.
+struct Horizon {
+    wanted: usize,
+    /// Times of the first packets, at most `wanted`, the latest on top.
+    times: BinaryHeap<Timestamp>,
+}
+
+impl Horizon {
+    fn see(&mut self, packets: &[Packet]) {
+        for packet in packets {
+            if self.times.len() < self.wanted {
+                self.times.push(packet.ts);
+            } else if let Some(mut last) = self.times.peek_mut()
+                && packet.ts < *last
+            {
+                *last = packet.ts;
+            }
+        }
+    }
+
+    fn time(&self) -> Option<Timestamp> {
+        if self.times.len() < self.wanted { None } else { self.times.peek().copied() }
+    }
 }
 
 /// What is drawn at once, kept so that drawing allocates nothing.
@@ -243,6 +271,7 @@ impl Generator {
             requests: Some(requests),
             delivered: 0,
             held_packets: 0,
+            horizon: None,
             counters: GeneratorCounters::default(),
             decoder,
             codec,
@@ -250,6 +279,15 @@ impl Generator {
         };
         generator.resize(b);
         Ok(generator)
+    }
+
+    /// Says that only the first `packets` packets are wanted, in the order of their times over all flows, and requests come in
+    /// the order of their starts: flows that begin later than all of those are not generated, which changes nothing of what
+    /// is wanted.
+    pub fn first_packets(mut self, packets: u64) -> Self {
+        let wanted = usize::try_from(packets).ok().filter(|wanted| *wanted <= HELD_PACKETS_MAX);
+        self.horizon = wanted.map(|wanted| Horizon { wanted, times: BinaryHeap::new() });
+        self
     }
 
     /// The next flow in the order of requests; `None` when all were delivered.
@@ -301,8 +339,23 @@ impl Generator {
         &self.codec
     }
 
+    /// Gives up flows that begin beyond the horizon, those under way and those to come.
+    fn give_up(&mut self) {
+        let Some(horizon) = self.horizon.as_ref().and_then(Horizon::time) else { return };
+        let is_beyond = |flow: &Decoding| flow.start > horizon;
+        if let Some(first) = self.slots.iter().flatten().filter(|flow| is_beyond(flow)).map(|flow| flow.index).min() {
+            // Requests come in the order of their starts: what comes after it is beyond the horizon too.
+            self.window.drain((first - self.delivered) as usize..).flatten().for_each(|flow| {
+                self.held_packets -= flow.packets.len();
+            });
+            self.slots.iter_mut().for_each(|slot| *slot = slot.take().filter(|flow| !is_beyond(flow)));
+            self.requests = None;
+        }
+    }
+
     /// Gives every free stream a request, as long as there are requests and the window has room.
     fn admit(&mut self) {
+        self.give_up();
         let active = self.slots.iter().flatten().count();
         let room = self.room();
         let wanted = if self.requests.is_some() { (active + room).min(self.options.streams) } else { active };
@@ -479,6 +532,9 @@ impl Generator {
             End::TokensMax | End::PacketsMax => c.cut_flows += 1,
             End::NoToken => c.no_token_flows += 1,
             End::BadRequest => c.bad_requests += 1,
+        }
+        if let Some(horizon) = &mut self.horizon {
+            horizon.see(&decoded.packets);
         }
         self.held_packets += decoded.packets.len();
         let place = (flow.index - self.delivered) as usize;

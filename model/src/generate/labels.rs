@@ -32,6 +32,9 @@ pub enum LabelsError {
         /// What there is.
         known: String,
     },
+    /// A label has two weights.
+    #[error("the label {0} is given twice")]
+    Twice(String),
     /// Nothing can be drawn.
     #[error("the weights of the labels add up to {0}; allowed is 1 to 4294967295")]
     Weights(u64),
@@ -72,6 +75,11 @@ impl Labels {
                 names.iter().map(|name| Ok((label_id(name, known)?, 1))).collect::<Result<_, LabelsError>>()?
             }
             LabelChoice::Drawn(mix) => {
+                let twice =
+                    mix.iter().enumerate().find(|(i, (name, _))| mix[..*i].iter().any(|other| other.0 == *name));
+                if let Some((_, (name, _))) = twice {
+                    return Err(LabelsError::Twice(name.clone()));
+                }
                 mix.iter().map(|(name, w)| Ok((label_id(name, known)?, *w))).collect::<Result<_, LabelsError>>()?
             }
         };

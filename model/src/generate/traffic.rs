@@ -122,6 +122,8 @@ impl Traffic {
         let most =
             |limit: Option<u64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit.max(1)).unwrap_or(usize::MAX));
         generate.streams = generate.streams.min(most(options.flows)).min(most(options.stock));
+        // Every flow but a few has a packet.
+        generate.streams = generate.streams.min(most(options.packets));
         generate.packets_max = generate.packets_max.min(most(options.packets));
         let mut labels = Labels::new(&options.labels, generate.seed, codec.as_ref())?;
         let arrivals = Arrivals::new(options.start, options.flows_per_second, generate.seed)?;
@@ -135,7 +137,10 @@ impl Traffic {
         let all = options.flows.unwrap_or(u64::MAX);
         let fresh = all.min(options.stock.unwrap_or(u64::MAX));
         let requests: Requests = Box::new(requests.take(usize::try_from(fresh).unwrap_or(usize::MAX)));
-        let generator = Generator::new(decoder, codec, generate, requests)?;
+        let mut generator = Generator::new(decoder, codec, generate, requests)?;
+        if let (Some(packets), None, None) = (options.packets, options.stock, options.concurrent) {
+            generator = generator.first_packets(packets);
+        }
         let size = (options.stock.map(|_| fresh), options.stock_bytes_max);
         let flows = Stocked::new(generator, size, arrivals.clone(), all, generate.seed);
         let timeline = Timeline::new(flows, arrivals, HELD_PACKETS_MAX).at_once(options.concurrent);

@@ -1,6 +1,7 @@
 //! The parameters of a Mamba-1 network in one flat buffer, named and shaped as in Hugging Face's
 //! `MambaForCausalLM`.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rand::{Rng, SeedableRng};
@@ -28,7 +29,7 @@ impl ParamEntry {
     }
 
     /// Its place in the flat buffer.
-    pub fn range(&self) -> std::ops::Range<usize> {
+    pub fn range(&self) -> Range<usize> {
         self.offset..self.offset + self.numel()
     }
 }
@@ -174,9 +175,36 @@ impl Params {
         params
     }
 
+    /// The same network with a vocabulary that goes up to `new.end`: tokens of `new` are embedded as those of `like` are on average.
+    ///
+    /// So a new token is taken for something of their kind until more is known of it. `like` may be empty (a zero vector), both
+    /// lie in the vocabulary, which may have had room behind its last token.
+    #[must_use]
+    pub fn with_tokens(&self, new: Range<usize>, like: Range<usize>) -> Self {
+        let vocab_size = new.end.max(self.config().vocab_size);
+        let mut ret = Self::zeros(&MambaConfig { vocab_size, ..self.config().clone() });
+        for (from, to) in self.layout.entries.iter().zip(&ret.layout.clone().entries) {
+            ret.data[to.offset..][..from.numel()].copy_from_slice(&self.data[from.range()]);
+        }
+        let (width, embedding) = (self.config().d_model, ret.layout.embedding);
+        for dimension in 0..width {
+            let sum: f32 = like.clone().map(|token| self.data[self.layout.embedding + token * width + dimension]).sum();
+            let mean = sum / like.len().max(1) as f32;
+            for token in new.clone() {
+                ret.data[embedding + token * width + dimension] = mean;
+            }
+        }
+        ret
+    }
+
     /// The configuration that the layout belongs to.
     pub fn config(&self) -> &MambaConfig {
         &self.layout.config
+    }
+
+    /// A tensor that holds a number which is not finite.
+    pub fn not_finite(&self) -> Option<&ParamEntry> {
+        self.layout.entries.iter().find(|entry| !self.data[entry.range()].iter().all(|v| v.is_finite()))
     }
 
     /// The elements of the tensor `name`.
@@ -200,5 +228,27 @@ fn normal(rng: &mut ChaCha8Rng) -> f64 {
 fn fill_uniform(values: &mut [f32], bound: f64, rng: &mut ChaCha8Rng) {
     for v in values {
         *v = ((2.0 * uniform(rng) - 1.0) * bound) as f32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_tokens_are_embedded_as_the_mean_of_others_and_nothing_else_changes() {
+        let params = Params::init(&MambaConfig::new(5, 16, 2), 1);
+        let grown = params.with_tokens(5..7, 3..5);
+        assert_eq!(grown.config().vocab_size, 7);
+        for (old, new) in params.layout.entries.iter().zip(&grown.layout.entries) {
+            assert_eq!(params.data[old.range()], grown.data[new.range()][..old.numel()], "{}", old.name);
+        }
+        let embedding = grown.tensor("backbone.embeddings.weight").unwrap();
+        let rows: Vec<_> = embedding.chunks(16).collect();
+        assert_eq!(rows[5], rows[6]);
+        assert_eq!(rows[5][2], (rows[3][2] + rows[4][2]) / 2.0);
+        // Room that the vocabulary had is used first.
+        let filled = params.with_tokens(4..5, 0..1);
+        assert_eq!((filled.config().vocab_size, filled.data[4 * 16]), (5, params.data[0]));
     }
 }

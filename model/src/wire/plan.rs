@@ -91,6 +91,11 @@ impl std::str::FromStr for Net4 {
 }
 
 impl Net4 {
+    fn overlaps(self, other: Self) -> bool {
+        let shorter = self.prefix.min(other.prefix);
+        (self.address.to_bits() ^ other.address.to_bits()) >> (32 - shorter) == 0
+    }
+
     /// A host of the network: neither its first nor its last address.
     fn host(self, rng: &mut ChaCha8Rng) -> Ipv4Addr {
         let hosts = (1u32 << (32 - self.prefix)) - 2;
@@ -110,7 +115,18 @@ impl Plan {
             Self { mtu, .. } if mtu < 576 => fault("mtu", mtu, "at least 576"),
             Self { ipv6_percent: Some(n), .. } if n > 100 => fault("ipv6_percent", n.into(), "0 to 100"),
             Self { gateway_mac: [first, ..], .. } if first & 1 != 0 => Err("gateway_mac is a group's".to_owned()),
-            _ => Ok(()),
+            // A server could get the client's own address.
+            Self { client_net, server_net, .. } if client_net.overlaps(server_net) => {
+                Err(format!("client_net {client_net} and server_net {server_net} overlap"))
+            }
+            Self { client_net6, server_net6, .. } if prefix6(client_net6) == prefix6(server_net6) => {
+                Err(format!("client_net6 and server_net6 are both {client_net6}"))
+            }
+            _ => [self.client_net6, self.server_net6].into_iter().try_for_each(|net| {
+                // RFC 4291, section 2.4: these are no hosts' addresses, whatever follows.
+                let is_host = prefix6(net) != 0 && !net.is_multicast();
+                if is_host { Ok(()) } else { Err(format!("{net}: hosts need unicast addresses")) }
+            }),
         }
     }
 
@@ -151,9 +167,13 @@ impl Plan {
     }
 }
 
+/// The network's 64 bits, in their place.
+fn prefix6(net: Ipv6Addr) -> u128 {
+    net.to_bits() & !u128::from(u64::MAX)
+}
+
 fn host6(net: Ipv6Addr, rng: &mut ChaCha8Rng) -> Ipv6Addr {
-    let prefix = net.to_bits() & !u128::from(u64::MAX);
-    Ipv6Addr::from_bits(prefix | u128::from(rng.next_u64() >> 16).max(1))
+    Ipv6Addr::from_bits(prefix6(net) | u128::from(rng.next_u64() >> 16).max(1))
 }
 
 /// A port of the range that RFC 6335, section 6, leaves to clients.

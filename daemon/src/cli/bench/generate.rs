@@ -19,7 +19,7 @@ use crate::source::{Next, PacketSource};
 #[derive(Debug, Args)]
 pub(in crate::cli) struct GenerateBench {
     /// Checkpoint: a folder that train wrote, or one version in it
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", default_value = model::SHIPPED, value_parser = model::folder)]
     model: PathBuf,
     #[command(flatten)]
     sampling: SamplingArgs,

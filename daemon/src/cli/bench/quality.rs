@@ -21,7 +21,7 @@ const STREAMS: usize = 64;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct QualityBench {
     /// Checkpoint: a folder that train wrote, or one version in it
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", default_value = model::SHIPPED, value_parser = model::folder)]
     model: PathBuf,
     #[command(flatten)]
     corpus: CorpusArgs,

@@ -20,6 +20,7 @@ struct Report {
     captures_failed: usize,
     captures_left_out: usize,
     packets: u64,
+    /// Of packets that are in flows, as long as they were on the wire.
     bytes: u64,
     flows: usize,
     counters: FlowCounters,
@@ -95,7 +96,7 @@ fn report(set: &FlowSet, codec: &dyn Codec, top: usize) -> Report {
         captures_failed: set.captures_failed,
         captures_left_out: set.captures_left_out,
         packets: set.counters.packets,
-        bytes: set.bytes,
+        bytes: set.flows.iter().map(|f| f.flow.wire_bytes()).sum(),
         flows: set.flows.len(),
         counters: set.counters,
         labels,

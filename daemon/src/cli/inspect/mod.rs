@@ -25,8 +25,8 @@ use crate::source::plugin::PluginName;
 /// `wiremamba inspect`
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// Captures, folders of captures, or one checkpoint
-    #[arg(value_name = "PATH", required_unless_present = "plugin")]
+    /// Captures, folders of captures, or one checkpoint; base is the model that comes with the program
+    #[arg(value_name = "PATH", required_unless_present = "plugin", value_parser = job::model::folder)]
     paths: Vec<PathBuf>,
     /// Show what a library of a packet source says of itself
     #[arg(long, value_name = "LIB", conflicts_with = "paths")]
@@ -35,7 +35,7 @@ pub(super) struct InspectArgs {
     #[arg(long, value_name = "LABEL")]
     label: Option<String>,
     /// Count tokens as this checkpoint's codec does [default: --codec, fitted to the captures]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = job::model::folder)]
     model: Option<PathBuf>,
     /// How packets become tokens
     #[arg(long, value_enum, default_value_t = CodecArg::Wire, conflicts_with = "model")]

@@ -28,7 +28,7 @@ use crate::job::model::Model;
 use crate::job::plan::PlanArgs;
 use crate::job::ranges;
 use curve::Curve;
-use prepare::{baselines, fit_codec, log_counters, plan, train_options};
+use prepare::{adapt_codec, baselines, fit_codec, log_counters, plan, train_options};
 use report::{Summary, measured, print_summary};
 use steps::Run;
 use together::Party;
@@ -41,6 +41,10 @@ pub(super) struct TrainArgs {
     /// Folder for checkpoints and curve.jsonl; made if absent. Without --resume the curve starts anew
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Checkpoint to begin with, in place of chance: its network, its codec, and its labels beside those of the captures. base is the model that comes with the program
+    #[arg(long, value_name = "DIR", value_parser = job::model::folder,
+        conflicts_with_all = ["resume", "codec", "strings_max", "keep_names", "vocab", "bpe_vocab_max", "keep", "preset"])]
+    base: Option<PathBuf>,
     /// How packets become tokens
     #[arg(long, value_enum, default_value_t = CodecArg::Wire)]
     codec: CodecArg,
@@ -88,9 +92,9 @@ pub(super) struct TrainArgs {
     /// Batches whose gradients are added up before a step
     #[arg(long, value_name = "N", default_value_t = 1)]
     accumulate: usize,
-    /// Largest learning rate, after warm-up
-    #[arg(long, value_name = "LR", default_value_t = 2e-3)]
-    learning_rate: f64,
+    /// Largest learning rate, after warm-up [default: 0.002, with --base 0.001]
+    #[arg(long, value_name = "LR")]
+    learning_rate: Option<f64>,
     /// Steps of linear warm-up [default: a twentieth of all, at most 500]
     #[arg(long, value_name = "N")]
     warmup_steps: Option<u64>,
@@ -186,6 +190,9 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
             Misuse("--keep and --vocab are settings of --codec bytes; add that, or leave them away".into()).into()
         );
     }
+    if args.codec == CodecArg::Bytes && args.keep_names {
+        return Err(Misuse("--codec bytes keeps all names as they are; leave --keep-names away".into()).into());
+    }
     if args.codec == CodecArg::Bytes && args.corpus.sample == Sample::Session {
         return Err(Misuse("--codec bytes cannot tell flows apart; leave --sample session away".into()).into());
     }
@@ -200,14 +207,34 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
     // Opened first: a folder that cannot be written to, or that another run holds, should not cost an epoch to find out.
     let store = is_leader.then(|| Store::open(&args.out, args.keep_checkpoints)).transpose()?;
     let resumed = if args.resume { Some(Resumed::load(&args.out)?) } else { None };
+    if let (Some(resumed), Some(asked)) = (&resumed, args.steps)
+        && let planned = resumed.state.options.steps
+        && asked != planned
+    {
+        let out = args.out.display();
+        return Err(Misuse(format!(
+            "the run in {out} was planned for {planned} steps, and its learning rate with them: leave --steps away, or begin \
+             a new run with --base {out}"
+        ))
+        .into());
+    }
+    let mut base = args.base.as_deref().map(|base| job::model::open(base).context("cannot load --base")).transpose()?;
     let bar = progress::bar(context.quiet, None, "reading");
     let corpus = Corpus::read(&args.corpus, |p| bar.set_position(p.packets))?;
     bar.finish_and_clear();
-    let codec = match &resumed {
-        Some(resumed) => Arc::clone(&resumed.model.codec),
-        None => fit_codec(&args, &corpus, context)?,
+    let (codec, samples) = match (&resumed, &mut base) {
+        (Some(resumed), _) => {
+            let codec = Arc::clone(&resumed.model.codec);
+            let samples = corpus.into_sessions(codec.labels())?;
+            (codec, samples)
+        }
+        (None, Some(base)) => adapt_codec(base, corpus, &args.plan)?,
+        (None, None) => {
+            let codec = fit_codec(&args, &corpus, context)?;
+            let samples = corpus.into_sessions(codec.labels())?;
+            (codec, samples)
+        }
     };
-    let samples = corpus.into_sessions(codec.labels())?;
     let mut options = match &resumed {
         Some(resumed) => resumed.state.options.clone(),
         None => train_options(&args, device),
@@ -219,8 +246,10 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
     ensure!(train.token_count() > 1, "no packets to learn from: the captures hold no IP flows");
     let baselines = if args.no_baselines { Vec::new() } else { baselines(&train, &held_out, codec.as_ref()) };
 
-    let params = match &resumed {
-        Some(resumed) => resumed.model.checkpoint.params.clone(),
+    let resumed_path = resumed.as_ref().map(|resumed| resumed.model.checkpoint.path.clone());
+    let begun_with = resumed.as_ref().map(|resumed| &resumed.model).or(base.as_ref());
+    let params = match begun_with {
+        Some(model) => model.checkpoint.params.clone(),
         None => Params::init(&MambaConfig::preset(args.preset.into(), codec.vocab_size()), args.seed),
     };
     tracing::info!(precision = options.precision.name(), "learning with");
@@ -228,9 +257,9 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
         plan(&args, &train, params.config(), device, &mut options)?;
         options.validate().map_err(|e| Misuse(e.to_string()))?;
     }
-    let lineage = lineage(&train, &options, resumed.as_ref());
-    let preset = match &resumed {
-        Some(resumed) => resumed.model.checkpoint.about.as_ref().and_then(|a| a.preset.clone()),
+    let lineage = lineage(&train, &options, begun_with, resumed.as_ref());
+    let preset = match begun_with {
+        Some(model) => model.checkpoint.about.as_ref().and_then(|a| a.preset.clone()),
         None => Some(Preset::from(args.preset).name().to_owned()),
     };
     let (train_flows, train_tokens) = (train.samples().len(), train.token_count());
@@ -244,6 +273,7 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
         tracing::info!(step = trainer.steps(), "resumed");
     }
 
+    let before = trainer.steps();
     let mut run = Run {
         curve: is_leader.then(|| Curve::open(&args.out, args.resume.then(|| trainer.steps()))).transpose()?,
         args: &args,
@@ -259,8 +289,19 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
     };
     let interrupted = run.steps()?;
     // After a signal somebody is waiting: save at once, measure another time.
-    let eval = (!interrupted && is_leader).then(|| run.evaluate());
-    let Some(checkpoint) = run.save(eval.as_ref())? else { return Ok(()) };
+    let eval = (!interrupted && is_leader && !held_out.samples().is_empty()).then(|| run.evaluate());
+    ensure!(
+        eval.as_ref().is_none_or(|eval| eval.total.bits_per_packet().is_finite()),
+        "the held-out flows have no finite loss: learning went astray, and nothing was saved; lower --learning-rate"
+    );
+    let checkpoint = match resumed_path.filter(|_| run.trainer.steps() == before) {
+        // There was nothing left to do.
+        Some(path) if is_leader => path,
+        _ => match run.save(eval.as_ref())? {
+            Some(path) => path,
+            None => return Ok(()),
+        },
+    };
     let summary = Summary {
         steps: run.trainer.steps(),
         epochs: run.trainer.epochs(),
@@ -299,12 +340,22 @@ impl Resumed {
 }
 
 /// What this run adds to the history of its checkpoints.
-fn lineage(train: &Dataset, options: &TrainOptions, resumed: Option<&Resumed>) -> Vec<Lineage> {
-    let about = resumed.and_then(|r| r.model.checkpoint.about.as_ref());
+fn lineage(
+    train: &Dataset,
+    options: &TrainOptions,
+    begun_with: Option<&Model>,
+    resumed: Option<&Resumed>,
+) -> Vec<Lineage> {
+    let about = begun_with.and_then(|model| model.checkpoint.about.as_ref());
     let mut lineage = about.map(|a| a.lineage.clone()).unwrap_or_default();
     let weights = about.and_then(|a| a.files.iter().find(|f| f.name == "model.safetensors"));
+    let job = match (resumed, begun_with) {
+        (Some(_), _) => "resume",
+        (None, Some(_)) => "fine-tune",
+        (None, None) => "train",
+    };
     lineage.push(Lineage {
-        job: if resumed.is_some() { "resume" } else { "train" }.to_owned(),
+        job: job.to_owned(),
         base_sha256: weights.map(|f| f.sha256.clone()),
         seed: options.seed,
         data_fingerprint: train.fingerprint(),

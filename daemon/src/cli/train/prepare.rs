@@ -6,9 +6,10 @@ use std::time::Instant;
 use anyhow::Result;
 use wiremamba_model::codec::bytes::{BytesCodec, Vocab};
 use wiremamba_model::codec::wire::WireCodec;
-use wiremamba_model::codec::{Codec, Token};
+use wiremamba_model::codec::{Codec, CodecSpec, LabelId, Token};
 use wiremamba_model::device::Device;
 use wiremamba_model::engine;
+use wiremamba_model::flow::Session;
 use wiremamba_model::mamba::{Batch, MambaConfig, Params};
 use wiremamba_model::train::baseline::{Baseline as PlainModel, Markov, PerPosition};
 use wiremamba_model::train::{Dataset, TrainOptions};
@@ -19,6 +20,12 @@ use super::super::{Context, progress};
 use super::report::Baseline;
 use super::{TrainArgs, VocabArg};
 use crate::job::corpus::Corpus;
+use crate::job::model::Model;
+use crate::job::plan::PlanArgs;
+
+/// Largest learning rates, from chance and from a base.
+const LEARNING_RATE: f64 = 2e-3;
+const TUNING_RATE: f64 = 1e-3;
 
 /// Builds the codec for the captures.
 pub(super) fn fit_codec(args: &TrainArgs, corpus: &Corpus, context: &Context) -> Result<Arc<dyn Codec>> {
@@ -38,6 +45,27 @@ pub(super) fn fit_codec(args: &TrainArgs, corpus: &Corpus, context: &Context) ->
     Ok(codec)
 }
 
+/// Gives `base` the labels of the captures and the addresses asked for, and learns at which ports their flows depart from what is
+/// usual there. Returns its codec and the samples, whose labels are its.
+pub(super) fn adapt_codec(
+    base: &mut Model,
+    corpus: Corpus,
+    addresses: &PlanArgs,
+) -> Result<(Arc<dyn Codec>, Vec<(LabelId, Session)>)> {
+    let new = base.add_labels(corpus.labels())?;
+    if !new.is_empty() {
+        tracing::info!(labels = new.join(", "), "new to the base, these begin as the mean of its own");
+    }
+    let samples = corpus.into_sessions(base.codec.labels())?;
+    if let CodecSpec::Wire(mut spec) = base.codec.spec() {
+        spec.plan = addresses.apply(spec.plan);
+        let mut codec = WireCodec::with_labels(spec, &[])?;
+        codec.add_departures(&samples);
+        base.codec = Arc::new(codec);
+    }
+    Ok((Arc::clone(&base.codec), samples))
+}
+
 /// The options as the arguments give them, without what [`plan`] settles.
 pub(super) fn train_options(args: &TrainArgs, device: Device) -> TrainOptions {
     let mut options = TrainOptions {
@@ -47,7 +75,7 @@ pub(super) fn train_options(args: &TrainArgs, device: Device) -> TrainOptions {
         seed: args.seed,
         carry: !args.no_carry,
         precision: args.precision.on(device),
-        learning_rate: args.learning_rate,
+        learning_rate: args.learning_rate.unwrap_or(if args.base.is_some() { TUNING_RATE } else { LEARNING_RATE }),
         held_out_share: args.held_out,
         ..TrainOptions::default()
     };

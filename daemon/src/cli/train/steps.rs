@@ -75,7 +75,7 @@ impl Run<'_> {
             bar.set_message(describe(&report, loss, report.tokens as f64 / took.as_secs_f64()));
             self.note(&report);
             let is_measured = self.args.eval_every.is_some_and(|n| report.step.is_multiple_of(n));
-            if is_measured && report.step < total && self.store.is_some() {
+            if is_measured && report.step < total && self.store.is_some() && !self.held_out.samples().is_empty() {
                 let eval = self.evaluate();
                 bar.println(format!("step {}: held out {}", report.step, describe_eval(&eval)));
             }

@@ -197,10 +197,28 @@ impl WireCodec {
     /// # Errors
     /// A contradiction in `spec`, or a `tokenizer.json` of another codec.
     pub fn from_spec(spec: WireSpec, tokenizer_json: &str) -> Result<Self, CodecError> {
+        let ret = Self::build(spec)?;
+        tokenizer::check(tokenizer_json, &ret.token_names())?;
+        Ok(ret)
+    }
+
+    /// The codec of `spec` with those of `labels` that it lacks behind its own: all other tokens keep their numbers.
+    ///
+    /// # Errors
+    /// A contradiction in `spec`, or labels that cannot be tokens.
+    pub fn with_labels(mut spec: WireSpec, labels: &[String]) -> Result<Self, CodecError> {
+        for label in labels {
+            if !spec.labels.contains(label) {
+                spec.labels.push(label.clone());
+            }
+        }
+        Self::build(spec)
+    }
+
+    fn build(spec: WireSpec) -> Result<Self, CodecError> {
         let strings = spec.strings.iter().map(|s| tokenizer::from_hex(s)).collect::<Option<Vec<_>>>();
         let strings = strings.ok_or_else(|| CodecError::Spec("a string is not in hexadecimal digits".into()))?;
         let mut ret = Self::new(spec.labels, Dictionary::new(strings)?, spec.keep_names, spec.plan)?;
-        tokenizer::check(tokenizer_json, &ret.token_names())?;
         let mut plans = vec![None; ret.labels.len()];
         for (label, plan) in spec.label_plans {
             let Some(id) = ret.labels.iter().position(|known| *known == label) else {
@@ -214,6 +232,11 @@ impl WireCodec {
         let of_label = |label| spec.departures.get(label).cloned().unwrap_or_default();
         ret.departures = Departures::new(ret.labels.iter().map(of_label).collect());
         Ok(ret)
+    }
+
+    /// Learns from `samples` at which ports flows of their labels depart from what the port promises, beside what is known of it.
+    pub fn add_departures(&mut self, samples: &[(LabelId, Session)]) {
+        self.departures = self.departures.with(&self.learn_departures(samples), self.labels.len());
     }
 
     fn new(labels: Vec<String>, dictionary: Dictionary, keep_names: bool, plan: Plan) -> Result<Self, CodecError> {

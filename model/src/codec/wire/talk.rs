@@ -3,7 +3,7 @@
 //! [`Talks`] follows a [`Walk`], token by token, and says which pieces of payload may come where a side has not begun yet.
 //! What a side says after its opening is nobody's business here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::LabelId;
@@ -21,6 +21,15 @@ impl Departures {
     /// These ports, each label's own.
     pub(super) fn new(ports: Vec<Vec<u16>>) -> Self {
         Self(ports.into())
+    }
+
+    /// These and those of `more`, for `labels` labels.
+    pub(super) fn with(&self, more: &Self, labels: usize) -> Self {
+        let both = |label: usize| {
+            let label = Some(LabelId(label as u16));
+            self.of(label).iter().chain(more.of(label)).copied().collect::<BTreeSet<_>>().into_iter().collect()
+        };
+        Self::new((0..labels).map(both).collect())
     }
 
     /// The ports of a label.

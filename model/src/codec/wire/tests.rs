@@ -123,6 +123,21 @@ fn the_codec_comes_back_from_its_files() {
     assert!(WireCodec::from_spec(other, &json).is_err());
 }
 
+#[test]
+fn new_labels_come_last_and_all_else_keeps_its_number() {
+    let old = codec();
+    let CodecSpec::Wire(spec) = old.spec() else { panic!("it is wire") };
+    let labels = ["dns", "lab", "shop"].map(str::to_owned);
+    let new = WireCodec::with_labels(spec.clone(), &labels).unwrap();
+    assert_eq!(new.labels(), ["web", "dns", "lab", "shop"]);
+    assert_eq!(new.vocab_size(), old.vocab_size() + 2);
+    for token in (0..old.vocab_size() as u32).map(Token) {
+        assert_eq!(new.token_text(token), old.token_text(token));
+    }
+    assert_eq!(new.label_token(LabelId(3)).0 as usize, new.vocab_size() - 1);
+    assert!(WireCodec::with_labels(spec, &["<|pkt|>".to_owned()]).is_err());
+}
+
 /// A query for `name`, a ClientHello and a GET that carry it, each in a flow of one client.
 fn session_of_one_name(name: &str) -> Vec<Packet> {
     let short = |n: usize| (n as u16).to_be_bytes();

@@ -254,4 +254,8 @@ fn ports_that_are_used_otherwise_are_learned() {
     let mut many = vec![(LabelId(0), tls); 60];
     many.extend([(LabelId(0), ssh.clone()), (LabelId(0), ssh)]);
     assert!(learned(&many).is_empty());
+    // What a base knows of its traffic stays when more is learned.
+    let mut codec = WireCodec::fit(vec!["web".into(), "ssh".into()], 0, false, Plan::default(), &mixed).unwrap();
+    codec.add_departures(&many);
+    assert_eq!(codec.label_departures(), BTreeMap::from([("ssh".into(), vec![443])]));
 }
