@@ -183,8 +183,8 @@ fn clients_and_servers_have_a_tap_each() {
     assert!(read(&mut servers).iter().eq(side(false).map(|(_, packet)| &packet.data)));
 }
 
-/// Udp packets between ten clients and a server, on a port that passes and on one that does not, 200 each way of each.
-fn write_udp(path: &Path) {
+/// Udp packets with this payload between ten clients and a server, on a port that passes and on one that does not, 200 each way of each.
+fn write_udp(path: &Path, payload: impl Fn(usize) -> Vec<u8>) {
     let packet = |i: usize| {
         let (client, port) = ([10, 0, 0, 1 + (i / 4 % 10) as u8], if i % 4 < 2 { 9000 } else { 53 });
         let (from, to, ports) = match i % 2 {
@@ -192,24 +192,24 @@ fn write_udp(path: &Path) {
             _ => ([10, 0, 1, 1], client, (port, 4000)),
         };
         let mut data = Vec::new();
-        let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4(from, to, 64);
-        builder.udp(ports.0, ports.1).write(&mut data, format!("packet {i}").as_bytes()).unwrap();
+        let mut header = etherparse::Ipv4Header::new(0, 64, etherparse::IpNumber::UDP, from, to).unwrap();
+        (header.identification, header.dont_fragment) = (i as u16, false);
+        let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let builder = builder.ip(etherparse::IpHeaders::Ipv4(header, Default::default())).udp(ports.0, ports.1);
+        builder.write(&mut data, &payload(i)).unwrap();
         let ts = Timestamp(1_700_000_000_000_000_000 + i as i64 * 500_000);
         Packet { ts, linktype: LinkType::ETHERNET, len: data.len() as u32, data }
     };
     traffic::write(path, (0..800).map(packet));
 }
 
-#[test]
-fn a_report_on_a_router_finds_the_drops_of_its_rules_and_its_nat_and_nothing_else() {
-    let Some(namespace) = namespace() else { return };
+/// A namespace that routes between the taps wm-c and wm-s, with these rules and sources rewritten towards wm-s.
+fn router(dir: &Path, rules: &str) -> Option<Namespace> {
+    let namespace = namespace()?;
     if Command::new("nft").arg("--version").output().is_err() {
         eprintln!("skipped: no nft");
-        return;
+        return None;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let (capture, report) = (dir.path().join("capture.pcap"), dir.path().join("report.json"));
-    write_udp(&capture);
     for (name, address) in [("wm-c", "10.0.0.254/24"), ("wm-s", "10.0.1.254/24")] {
         namespace.ip(&["tuntap", "add", "dev", name, "mode", "tap"]).unwrap();
         for setting in [format!("ipv6.conf.{name}.disable_ipv6=1"), format!("ipv4.conf.{name}.rp_filter=0")] {
@@ -220,14 +220,25 @@ fn a_report_on_a_router_finds_the_drops_of_its_rules_and_its_nat_and_nothing_els
         namespace.ip(&["link", "set", name, "up"]).unwrap();
     }
     assert!(namespace.command("sysctl").args(["-qw", "net.ipv4.ip_forward=1"]).status().unwrap().success());
-    let rules = "table ip wm {
-        chain passing { type filter hook forward priority 0; udp dport 53 drop; udp sport 53 drop; }
-        chain leaving { type nat hook postrouting priority 100; oifname wm-s masquerade; }
-    }";
-    let file = dir.path().join("rules.nft");
+    let rules = format!(
+        "table ip wm {{
+        {rules}
+        chain leaving {{ type nat hook postrouting priority 100; oifname wm-s masquerade; }}
+    }}"
+    );
+    let file = dir.join("rules.nft");
     std::fs::write(&file, rules).unwrap();
     assert!(namespace.command("nft").arg("-f").arg(&file).status().unwrap().success());
+    Some(namespace)
+}
 
+#[test]
+fn a_report_on_a_router_finds_the_drops_of_its_rules_and_its_nat_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = "chain passing { type filter hook forward priority 0; udp dport 53 drop; udp sport 53 drop; }";
+    let Some(namespace) = router(dir.path(), rules) else { return };
+    let (capture, report) = (dir.path().join("capture.pcap"), dir.path().join("report.json"));
+    write_udp(&capture, |i| format!("packet {i}").into_bytes());
     let args = ["--tap", "wm-c", "--server-tap", "wm-s", "--router", "--start-delay", "2", "--pps", "2000"];
     let files = ["--pcap", capture.to_str().unwrap(), "--device-report", report.to_str().unwrap()];
     let done = replay(&namespace, &[&args[..], &files[..]].concat());
@@ -249,6 +260,30 @@ fn a_report_on_a_router_finds_the_drops_of_its_rules_and_its_nat_and_nothing_els
     let answers = report["arp_answers"].as_u64().unwrap();
     assert!(answers > 0, "{report}");
     assert_eq!(done["device_rx_packets"].as_u64(), Some(800 + answers), "{report}");
+}
+
+#[test]
+fn fragments_are_told_from_one_another_behind_a_router_with_nat() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(namespace) = router(dir.path(), "") else { return };
+    let (capture, report) = (dir.path().join("capture.pcap"), dir.path().join("report.json"));
+    // The shortest and the longest datagram of one fragment, of two, and of three.
+    let lengths = [8, 1472, 1473, 2952, 2953];
+    write_udp(&capture, |i| format!("{i:08}").repeat(400).into_bytes()[..lengths[i / 4 % 5]].to_vec());
+    let args = ["--tap", "wm-c", "--server-tap", "wm-s", "--router", "--start-delay", "2", "--pps", "2000"];
+    let files = ["--pcap", capture.to_str().unwrap(), "--device-report", report.to_str().unwrap()];
+    let done = replay(&namespace, &[&args[..], &files[..], &["--oversize", "split"]].concat());
+    let fragments = 160 * 2 + 160 * 2 + 160 * 3;
+    assert_eq!((&done["oversize_fragmented"], &done["oversize_segments"]), (&480.into(), &fragments.into()), "{done}");
+    assert_eq!(done["sent"], 320 + fragments, "{done}");
+    let report = json(&std::fs::read(&report).unwrap());
+    for way in ["to_server", "to_client"] {
+        let way = &report["directions"][way];
+        let half = (320 + fragments) / 2;
+        assert_eq!((&way["sent"], &way["received"], &way["lost"]), (&half.into(), &half.into(), &0.into()), "{report}");
+    }
+    assert_eq!(report["directions"]["to_server"]["source_rewritten"], (320 + fragments) / 2, "{report}");
+    assert_eq!((&report["unwatched"], &report["unexpected"]), (&0.into(), &0.into()), "{report}");
 }
 
 fn truth(path: &Path) -> Vec<Value> {
