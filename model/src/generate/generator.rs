@@ -1,6 +1,6 @@
 //! Many flows decoded in one batch, delivered in the order in which they were asked for.
 
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arrivals::HELD_PACKETS_MAX;
 use super::decoder::{Decoder, Draws};
+use super::horizon::Horizon;
 use super::sampling::{Sampling, unit};
 use crate::codec::{Codec, Grammar, LabelId, Render, Token};
 use crate::mamba::MambaConfig;
@@ -187,32 +188,6 @@ pub struct Generator {
     counters: GeneratorCounters,
 }
 
-/// The time of the last packet that is wanted, as far as it is known: where the first N packets are wanted, the N-th of those
-/// that there are can only be earlier when there are more.
-struct Horizon {
-    wanted: usize,
-    /// Times of the first packets, at most `wanted`, the latest on top.
-    times: BinaryHeap<Timestamp>,
-}
-
-impl Horizon {
-    fn see(&mut self, packets: &[Packet]) {
-        for packet in packets {
-            if self.times.len() < self.wanted {
-                self.times.push(packet.ts);
-            } else if let Some(mut last) = self.times.peek_mut()
-                && packet.ts < *last
-            {
-                *last = packet.ts;
-            }
-        }
-    }
-
-    fn time(&self) -> Option<Timestamp> {
-        if self.times.len() < self.wanted { None } else { self.times.peek().copied() }
-    }
-}
-
 /// What is drawn at once, kept so that drawing allocates nothing.
 #[derive(Default)]
 struct Drawing {
@@ -286,7 +261,7 @@ impl Generator {
     /// is wanted.
     pub fn first_packets(mut self, packets: u64) -> Self {
         let wanted = usize::try_from(packets).ok().filter(|wanted| *wanted <= HELD_PACKETS_MAX);
-        self.horizon = wanted.map(|wanted| Horizon { wanted, times: BinaryHeap::new() });
+        self.horizon = wanted.map(Horizon::new);
         self
     }
 
@@ -534,7 +509,7 @@ impl Generator {
             End::BadRequest => c.bad_requests += 1,
         }
         if let Some(horizon) = &mut self.horizon {
-            horizon.see(&decoded.packets);
+            decoded.packets.iter().for_each(|packet| horizon.see(packet.ts));
         }
         self.held_packets += decoded.packets.len();
         let place = (flow.index - self.delivered) as usize;

@@ -7,6 +7,7 @@
 mod arrivals;
 mod decoder;
 mod generator;
+mod horizon;
 mod labels;
 mod options;
 mod sampling;

@@ -1,5 +1,7 @@
 //! Same seed, same packets; in order, bounded, and equal to decoding one flow by itself.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::*;
 use crate::generate::HostDecoder;
 use crate::mamba::{Batch, Loss, Mamba, Params, State};
@@ -130,15 +132,15 @@ fn bad_requests_are_answered_and_counted() {
 
 #[test]
 fn at_most_two_flows_a_stream_are_begun() {
-    let asked = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let asked = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&asked);
     let counted = requests(u64::MAX).inspect(move |_| {
-        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        counter.fetch_add(1, Ordering::Relaxed);
     });
     let mut generator = generator(OPTIONS, Box::new(counted));
     for delivered in 1..200 {
         generator.next_flow().unwrap();
-        assert!(asked.load(std::sync::atomic::Ordering::Relaxed) - delivered < 8);
+        assert!(asked.load(Ordering::Relaxed) - delivered < 8);
         assert!(generator.window.len() < 8);
     }
 }
@@ -176,6 +178,26 @@ impl Mamba for Broken {
     }
     fn step(&mut self, _tokens: &[Token], _state: &mut State, ret_logits: &mut [f32]) {
         ret_logits.fill(f32::NAN);
+    }
+}
+
+#[test]
+fn the_first_packets_are_the_same_when_only_they_are_wanted() {
+    let first = |generator: Generator, wanted: usize| {
+        let mut packets: Vec<Packet> = all(generator).into_iter().flat_map(|flow| flow.packets).collect();
+        packets.sort_by_key(|packet| packet.ts);
+        packets.truncate(wanted);
+        packets
+    };
+    for wanted in [1, 7, 60] {
+        let (packets, begun) = (first(generator(OPTIONS, requests(500)), wanted), Arc::new(AtomicU64::new(0)));
+        assert_eq!(packets.len(), wanted);
+        let count = Arc::clone(&begun);
+        let counted = Box::new(requests(500).inspect(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        }));
+        assert_eq!(first(generator(OPTIONS, counted).first_packets(wanted as u64), wanted), packets);
+        assert!(begun.load(Ordering::Relaxed) < 250, "{wanted}: {begun:?} flows were begun");
     }
 }
 
