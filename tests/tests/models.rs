@@ -110,3 +110,29 @@ fn training_goes_on_from_a_base_with_labels_that_it_does_not_know() {
     let of_bytes = ["train", "--data", &path("captures"), "--base", &path("bytes"), "--out", &path("x"), "-q"];
     assert!(fail(1, &of_bytes).contains("only the labels"), "{of_bytes:?}");
 }
+
+#[test]
+fn what_is_in_use_after_training_is_what_knew_the_held_out_flows_best() {
+    let dir = tempfile::tempdir().unwrap();
+    traffic::write_two_labels(&dir.path().join("captures"), 10);
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let train = ["train", "--data", &path("captures"), "--out", &path("model"), "--preset", "tiny", "-q", "--json"];
+    // So large a learning rate that the loss goes up and down.
+    let long = ["--steps", "40", "--batch", "2", "--seq-len", "64", "--held-out", "0.3", "--learning-rate", "0.05"];
+    let done = json(&succeed(&[&train[..], &long, &["--eval-every", "4", "--no-baselines"]].concat()));
+    let curve = std::fs::read_to_string(dir.path().join("model/curve.jsonl")).unwrap();
+    let measured: Vec<(u64, f64)> = curve
+        .lines()
+        .map(|line| json(line.as_bytes()))
+        .filter_map(|line| Some((line["step"].as_u64()?, line["held_out"]["bits_per_token"].as_f64()?)))
+        .collect();
+    assert_eq!(measured.len(), 10);
+    let best = measured.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    let in_use = json(&succeed(&["inspect", "--json", &path("model")]));
+    assert_eq!(in_use["step"].as_u64(), Some(best.0), "{measured:?}");
+    assert_eq!(done["best"].is_null(), best.0 == 40, "{done}");
+    // A resume goes on from the last version, which has nothing left to do.
+    let again = json(&succeed(&[&train[..], &["--resume", "--no-baselines"]].concat()));
+    assert_eq!((&again["steps"], &again["best"]["step"]), (&40.into(), &done["best"]["step"]), "{again}");
+    assert_eq!(json(&succeed(&["inspect", "--json", &path("model")]))["step"].as_u64(), Some(best.0));
+}

@@ -113,6 +113,8 @@ pub fn export(contents: &Contents<'_>, width: Width, dir: &Path) -> Result<(), C
 pub struct Store {
     dir: PathBuf,
     keep: usize,
+    /// A version that stays, however old it becomes.
+    protected: Option<PathBuf>,
     /// The folder itself, locked until this is dropped (or the process is gone).
     _lock: File,
     quota: Option<u64>,
@@ -124,7 +126,10 @@ impl Store {
         fs::create_dir_all(dir).map_err(|e| write_error(dir, e))?;
         let lock = File::open(dir).map_err(|e| write_error(dir, e))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { dir: dir.to_owned(), keep: keep.max(1), _lock: lock, quota: None }),
+            Ok(()) => {
+                let (dir, keep) = (dir.to_owned(), keep.max(1));
+                Ok(Self { dir, keep, protected: None, _lock: lock, quota: None })
+            }
             Err(TryLockError::WouldBlock) => Err(CheckpointError::Locked { path: dir.to_owned() }),
             Err(TryLockError::Error(source)) => Err(write_error(dir, source)),
         }
@@ -200,13 +205,20 @@ impl Store {
         sync_dir(&self.dir)
     }
 
-    /// Removes versions beyond `keep`, oldest first, never the current one. What cannot be removed stays.
+    /// Says that `version` stays, in place of the one that this was said of before.
+    pub fn protect(&mut self, version: PathBuf) {
+        self.protected = version.canonicalize().ok();
+    }
+
+    /// Removes versions beyond `keep`, oldest first, never the current one nor the [protected](Self::protect) one. What cannot be
+    /// removed stays.
     pub fn retire(&self) {
         let current = self.dir.join(CURRENT).canonicalize().ok();
         let all = versions(&self.dir);
         let surplus = all.len().saturating_sub(self.keep);
         for version in &all[..surplus] {
-            if version.path.canonicalize().ok() == current {
+            let path = version.path.canonicalize().ok();
+            if path == current || path == self.protected {
                 continue;
             }
             // Out of sight first, so that a kill in between leaves no version with half of its files.

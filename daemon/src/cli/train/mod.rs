@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
-use wiremamba_model::checkpoint::{CheckpointError, Lineage, Store};
+use wiremamba_model::checkpoint::{CheckpointError, Lineage, Store, versions};
 use wiremamba_model::codec::bytes::Keep;
 use wiremamba_model::codec::wire::STRINGS_DEFAULT;
 use wiremamba_model::device::Device;
@@ -29,8 +29,8 @@ use crate::job::plan::PlanArgs;
 use crate::job::ranges;
 use curve::Curve;
 use prepare::{adapt_codec, baselines, fit_codec, log_counters, plan, train_options};
-use report::{Summary, measured, print_summary};
-use steps::Run;
+use report::{BestVersion, Summary, measured, print_summary};
+use steps::{Best, Run};
 use together::Party;
 
 /// `wiremamba train`
@@ -113,7 +113,8 @@ pub(super) struct TrainArgs {
     /// Seed of everything that chance decides
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Measure held-out flows every N steps, beside the end [default: only at the end]
+    /// Measure held-out flows every N steps, beside the end; the version that predicts them best is kept, and is in use at the end [default: only at
+    /// the end]
     #[arg(long, value_name = "N")]
     eval_every: Option<u64>,
     /// Write a checkpoint every N minutes, beside the end
@@ -205,7 +206,7 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
     tracing::info!(device = named, rank, processes, "computing on");
     let world = party.join(device)?;
     // Opened first: a folder that cannot be written to, or that another run holds, should not cost an epoch to find out.
-    let store = is_leader.then(|| Store::open(&args.out, args.keep_checkpoints)).transpose()?;
+    let mut store = is_leader.then(|| Store::open(&args.out, args.keep_checkpoints)).transpose()?;
     let resumed = if args.resume { Some(Resumed::load(&args.out)?) } else { None };
     if let (Some(resumed), Some(asked)) = (&resumed, args.steps)
         && let planned = resumed.state.options.steps
@@ -274,10 +275,15 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
     }
 
     let before = trainer.steps();
+    let best = args.resume.then(|| Best::of(&args.out)).flatten();
+    if let (Some(best), Some(store)) = (&best, &mut store) {
+        store.protect(best.path.clone());
+    }
     let mut run = Run {
         curve: is_leader.then(|| Curve::open(&args.out, args.resume.then(|| trainer.steps()))).transpose()?,
         args: &args,
         context,
+        best,
         store,
         codec,
         preset,
@@ -302,6 +308,13 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
             None => return Ok(()),
         },
     };
+    // Learning by heart begins where the held-out flows become dearer: what was best is what is used.
+    let better =
+        run.best.take().zip(eval.as_ref()).filter(|(best, eval)| best.is_better_than(eval) && best.path != checkpoint);
+    let better = better.map(|(best, _)| best);
+    if let (Some(best), Some(store)) = (&better, &run.store) {
+        store.switch_current(&best.path)?;
+    }
     let summary = Summary {
         steps: run.trainer.steps(),
         epochs: run.trainer.epochs(),
@@ -312,6 +325,7 @@ pub(super) fn run(args: TrainArgs, context: &Context) -> Result<()> {
         seconds: run.training.as_secs_f64(),
         tokens_per_s: run.tokens as f64 / run.training.as_secs_f64().max(1e-9),
         held_out: eval.as_ref().map(measured),
+        best: better.map(|best| BestVersion { step: best.step, held_out: best.held_out, checkpoint: best.path }),
         baselines,
         checkpoint,
     };
@@ -326,7 +340,9 @@ struct Resumed {
 
 impl Resumed {
     fn load(out: &Path) -> Result<Self> {
-        let model = job::model::open(out).context("cannot resume")?;
+        // The last one, which is not in use where an earlier one was better.
+        let newest = versions(out).pop().map_or(out.to_owned(), |version| version.path);
+        let model = job::model::open(&newest).context("cannot resume")?;
         let state = match model.checkpoint.load_training() {
             Ok(state) => state,
             Err(CheckpointError::MissingFile { .. }) => {

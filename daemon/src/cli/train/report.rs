@@ -21,7 +21,17 @@ pub(super) struct Summary {
     pub(super) tokens_per_s: f64,
     /// `None` after a signal.
     pub(super) held_out: Option<Measured>,
+    /// An earlier version that was better, and is in use.
+    pub(super) best: Option<BestVersion>,
     pub(super) baselines: Vec<Baseline>,
+    pub(super) checkpoint: PathBuf,
+}
+
+/// A version and its held-out cost.
+#[derive(Debug, Serialize)]
+pub(super) struct BestVersion {
+    pub(super) step: u64,
+    pub(super) held_out: Measured,
     pub(super) checkpoint: PathBuf,
 }
 
@@ -71,6 +81,13 @@ pub(super) fn print_summary(s: &Summary) -> Result<()> {
     }
     for b in &s.baselines {
         text += &format!("  {:<26}{:>11.3} {:>13.1}\n", b.name, b.bits_per_byte, b.bits_per_packet);
+    }
+    if let Some(best) = &s.best {
+        let m = &best.held_out;
+        let name = format!("the same after {} steps", best.step);
+        text += &format!("  {name:<26}{:>11.3} {:>13.1}\n", m.bits_per_byte, m.bits_per_packet);
+        text += &format!("checkpoint: {}, in use: {}\n", s.checkpoint.display(), best.checkpoint.display());
+        return print_text(&text);
     }
     text += &format!("checkpoint: {}\n", s.checkpoint.display());
     print_text(&text)

@@ -1,14 +1,14 @@
 //! The steps of a run, with its clock, progress bar, curve and checkpoints.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::Serialize;
-use wiremamba_model::checkpoint::{Contents, Lineage, Store};
+use wiremamba_model::checkpoint::{About, Contents, Lineage, Store, versions};
 use wiremamba_model::codec::Codec;
 use wiremamba_model::train::{Dataset, Eval, StepReport, Trainer};
 
@@ -29,10 +29,46 @@ pub(super) struct Run<'a> {
     pub(super) held_out: &'a Dataset,
     pub(super) trainer: Trainer,
     pub(super) curve: Option<Curve>,
+    /// The version that predicts the held-out flows best, of those that were measured under way.
+    pub(super) best: Option<Best>,
     /// Time spent in steps.
     pub(super) training: Duration,
     pub(super) tokens: u64,
 }
+
+/// A version that was measured.
+pub(super) struct Best {
+    pub(super) step: u64,
+    pub(super) held_out: Measured,
+    pub(super) path: PathBuf,
+}
+
+impl Best {
+    /// The best of the versions in `store`.
+    pub(super) fn of(store: &Path) -> Option<Self> {
+        let measured = versions(store).into_iter().filter_map(|version| {
+            let about = About::read(&version.path).ok()?;
+            let metric = |name: &str| about.metrics.get(name).copied();
+            let held_out = Measured {
+                bits_per_token: metric(BITS_PER_TOKEN)?,
+                bits_per_byte: metric(BITS_PER_BYTE)?,
+                bits_per_packet: metric(BITS_PER_PACKET)?,
+            };
+            Some(Self { step: about.step, held_out, path: version.path })
+        });
+        measured.min_by(|a, b| a.held_out.bits_per_token.total_cmp(&b.held_out.bits_per_token))
+    }
+
+    /// Whether it is better than what `eval` measured.
+    pub(super) fn is_better_than(&self, eval: &Eval) -> bool {
+        self.held_out.bits_per_token <= eval.total.bits_per_token()
+    }
+}
+
+/// Names of a version's metrics.
+const BITS_PER_TOKEN: &str = "held_out_bits_per_token";
+const BITS_PER_BYTE: &str = "held_out_bits_per_byte";
+const BITS_PER_PACKET: &str = "held_out_bits_per_packet";
 
 impl Run<'_> {
     /// Steps until the plan is done, the time is up or a signal comes; returns whether it was a signal.
@@ -75,9 +111,12 @@ impl Run<'_> {
             bar.set_message(describe(&report, loss, report.tokens as f64 / took.as_secs_f64()));
             self.note(&report);
             let is_measured = self.args.eval_every.is_some_and(|n| report.step.is_multiple_of(n));
-            if is_measured && report.step < total && self.store.is_some() && !self.held_out.samples().is_empty() {
-                let eval = self.evaluate();
-                bar.println(format!("step {}: held out {}", report.step, describe_eval(&eval)));
+            if is_measured && report.step < total && !self.held_out.samples().is_empty() {
+                let eval = self.store.is_some().then(|| self.evaluate());
+                if let Some(eval) = &eval {
+                    bar.println(format!("step {}: held out {}", report.step, describe_eval(eval)));
+                }
+                self.keep_if_best(eval.as_ref())?;
             }
         }
         bar.finish();
@@ -98,6 +137,23 @@ impl Run<'_> {
         eval
     }
 
+    /// Saves the version that `eval` measured where none was better, and keeps it.
+    fn keep_if_best(&mut self, eval: Option<&Eval>) -> Result<()> {
+        let is_best = eval.is_some_and(|eval| {
+            eval.total.bits_per_token().is_finite() && !self.best.as_ref().is_some_and(|best| best.is_better_than(eval))
+        });
+        // Several processes save together; one has measured.
+        let [is_best] = self.trainer.any([is_best]);
+        if is_best
+            && let Some(path) = self.save(eval)?
+            && let (Some(eval), Some(store)) = (eval, &mut self.store)
+        {
+            store.protect(path.clone());
+            self.best = Some(Best { step: self.trainer.steps(), held_out: measured(eval), path });
+        }
+        Ok(())
+    }
+
     /// Writes a line of the curve.
     fn note(&mut self, line: &impl Serialize) {
         if let Some(curve) = &mut self.curve {
@@ -111,9 +167,9 @@ impl Run<'_> {
         let Some(store) = &self.store else { return Ok(None) };
         let mut metrics = BTreeMap::new();
         if let Some(m) = eval.map(measured) {
-            metrics.insert("held_out_bits_per_token".to_owned(), m.bits_per_token);
-            metrics.insert("held_out_bits_per_byte".to_owned(), m.bits_per_byte);
-            metrics.insert("held_out_bits_per_packet".to_owned(), m.bits_per_packet);
+            metrics.insert(BITS_PER_TOKEN.to_owned(), m.bits_per_token);
+            metrics.insert(BITS_PER_BYTE.to_owned(), m.bits_per_byte);
+            metrics.insert(BITS_PER_PACKET.to_owned(), m.bits_per_packet);
         }
         let contents = Contents {
             step: self.trainer.steps(),
