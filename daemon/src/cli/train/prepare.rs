@@ -45,13 +45,12 @@ pub(super) fn fit_codec(args: &TrainArgs, corpus: &Corpus, context: &Context) ->
     Ok(codec)
 }
 
+/// Sessions with their labels.
+type Samples = Vec<(LabelId, Session)>;
+
 /// Gives `base` the labels of the captures and the addresses asked for, and learns at which ports their flows depart from what is
 /// usual there. Returns its codec and the samples, whose labels are its.
-pub(super) fn adapt_codec(
-    base: &mut Model,
-    corpus: Corpus,
-    addresses: &PlanArgs,
-) -> Result<(Arc<dyn Codec>, Vec<(LabelId, Session)>)> {
+pub(super) fn adapt_codec(base: &mut Model, corpus: Corpus, addresses: &PlanArgs) -> Result<(Arc<dyn Codec>, Samples)> {
     let new = base.add_labels(corpus.labels())?;
     if !new.is_empty() {
         tracing::info!(labels = new.join(", "), "new to the base, these begin as the mean of its own");
