@@ -265,8 +265,8 @@ fn what_cannot_begin_says_why() {
     assert!(fail(2, &["run", "--config", &config]).contains("colour"));
     let config = base(dir.path(), "");
     let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text.replace("label = 'web'", "label = 'none'")).unwrap();
-    assert!(fail(1, &["run", "--config", &config]).contains("it knows dns, web"));
+    std::fs::write(&config, text.replace("label = 'web'", "label = '<web>'")).unwrap();
+    assert!(fail(1, &["run", "--config", &config]).contains("one of < | >"));
     std::fs::write(&config, text.replace(TAP, "wm-nowhere")).unwrap();
     assert!(fail(1, &["run", "--config", &config]).contains("cannot capture from interface wm-nowhere"));
     assert!(fail(1, &["ctl", "--socket", "/nowhere.sock", "status"]).contains("is the service running"));
