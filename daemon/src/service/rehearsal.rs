@@ -42,7 +42,9 @@ impl Rehearsal {
         for warning in &set.warnings {
             tracing::warn!(capture = %warning.path.display(), "rehearsal: {}", warning.problem);
         }
-        let labels = set.labels.iter().map(|name| Ok(label_id(name, codec.labels())?)).collect::<Result<Vec<_>>>()?;
+        // Those of the configuration, which the codec has beside them, mean nothing to the base.
+        let known = base.about.as_ref().map_or(codec.labels(), |about| &about.labels);
+        let labels = set.labels.iter().map(|name| Ok(label_id(name, known)?)).collect::<Result<Vec<_>>>()?;
         let flows = Sample::Flow.make(std::mem::take(&mut set.flows));
         let sessions: Vec<_> = flows.into_iter().map(|(place, session)| (labels[place], session)).collect();
         let limits = DatasetLimits { sample_tokens_max: usize::MAX, ..DatasetLimits::default() };
