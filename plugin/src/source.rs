@@ -49,7 +49,7 @@ impl Config {
                 "packets" => options.packets = Some(number(key, value)?),
                 "pps" => options.pps = Some(number(key, value)?),
                 "stock" => options.stock = Some(number(key, value)?),
-                "flow_packets_max" => options.generate.packets_max = number(key, value)?,
+                "flow_packets_max" => options.generate.packets_max = Some(number(key, value)?),
                 "seed" => options.generate.seed = number(key, value)?,
                 "streams" => options.generate.streams = number(key, value)?,
                 "temperature" => options.generate.sampling.temperature = number(key, value)?,

@@ -46,8 +46,13 @@ fn the_papers_longest_trace_takes_no_more_memory_than_its_own_tokens() {
     let codec: Arc<dyn Codec> =
         Arc::new(BytesCodec::fit(Vocab::Byte, 0, Keep::Whole, vec!["any".into()], &[]).unwrap());
     let generate = |tokens_max: usize| {
-        let options =
-            GenerateOptions { streams: 1, seed: 5, tokens_max, packets_max: usize::MAX, ..GenerateOptions::default() };
+        let options = GenerateOptions {
+            streams: 1,
+            seed: 5,
+            tokens_max,
+            packets_max: Some(usize::MAX),
+            ..GenerateOptions::default()
+        };
         let request = Request { label: LabelId(0), prompt: None, start: Timestamp(0) };
         let engine = CpuEngine::new(endless(codec.as_ref())).unwrap();
         let mut generator = Generator::new(

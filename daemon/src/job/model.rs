@@ -77,9 +77,9 @@ pub struct SamplingArgs {
     /// Flows decoded in one batch: changes speed and memory, not the flows
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = ranges::streams)]
     pub streams: usize,
-    /// Most packets of a flow
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = ranges::at_least_one)]
-    pub flow_packets_max: usize,
+    /// Most packets of a flow [default: twice as many as the longest flow of its label that was learned, at most 10000]
+    #[arg(long, value_name = "N", value_parser = ranges::at_least_one)]
+    pub flow_packets_max: Option<usize>,
     /// Most tokens of a flow
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = ranges::at_least_two)]
     pub flow_tokens_max: usize,

@@ -277,7 +277,7 @@ impl Generating {
             streams: config.streams,
             seed: config.seed,
             sampling: Sampling { temperature: config.temperature, ..Sampling::default() },
-            packets_max: config.flow_packets_max,
+            packets_max: Some(config.flow_packets_max),
             ..GenerateOptions::default()
         };
         options.validate()?;

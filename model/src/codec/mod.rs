@@ -4,6 +4,7 @@
 
 pub mod bytes;
 mod gaps;
+mod longest;
 pub mod wire;
 
 use rand_chacha::ChaCha8Rng;
@@ -15,6 +16,7 @@ use crate::flow::{Direction, Session};
 use crate::packet::{LinkType, Packet, Timestamp};
 
 pub use gaps::GapTable;
+pub use longest::Longest;
 
 /// An index into a codec's vocabulary.
 #[derive(
@@ -66,6 +68,10 @@ pub trait Codec: Send + Sync {
     /// Whether `token` can begin a packet, for codecs whose packets have no end of their own.
     fn begins_packet(&self, _token: Token) -> bool {
         false
+    }
+    /// Packets of the longest sample of `label` that the codec was fitted to; `None` where that is not known.
+    fn longest(&self, _label: LabelId) -> Option<u64> {
+        None
     }
     /// Link type of decoded packets.
     fn linktype(&self) -> LinkType;

@@ -31,8 +31,9 @@ pub struct GenerateOptions {
     pub sampling: Sampling,
     /// Tokens of a flow, prompt included. At least 2, default 50,000 (as training cuts samples).
     pub tokens_max: usize,
-    /// Packets of a flow, prompt included. At least 1, default 10,000.
-    pub packets_max: usize,
+    /// Packets of a flow, prompt included, at least 1. By default twice as many as the longest flow of the label that was learned,
+    /// where that is known, and 10,000 at most.
+    pub packets_max: Option<usize>,
     /// Only what the codec's grammar allows is drawn, where it has one. Default true.
     pub mask: bool,
     /// Flows begun and not taken out, for each stream: a long flow keeps later ones waiting for their turn, and streams idle where no
@@ -47,7 +48,7 @@ impl Default for GenerateOptions {
             seed: 0,
             sampling: Sampling::default(),
             tokens_max: 50_000,
-            packets_max: 10_000,
+            packets_max: None,
             mask: true,
             ahead: 2,
         }
@@ -63,9 +64,22 @@ impl GenerateOptions {
         require(s.top_p > 0.0 && s.top_p <= 1.0, "top_p", s.top_p, "above 0, at most 1")?;
         require((2..=1024).contains(&self.ahead), "ahead", self.ahead, "2 to 1024")?;
         require(self.tokens_max >= 2, "tokens_max", self.tokens_max, "at least 2")?;
-        require(self.packets_max >= 1, "packets_max", self.packets_max, "at least 1")
+        require(self.packets_max != Some(0), "packets_max", 0, "at least 1")
+    }
+
+    /// Packets that a flow of `label` has at most.
+    pub(super) fn flow_packets_max(&self, codec: &dyn Codec, label: LabelId) -> usize {
+        self.packets_max.unwrap_or_else(|| {
+            let longest = codec.longest(label).and_then(|packets| usize::try_from(packets).ok());
+            longest.map_or(PACKETS_MAX, |packets| packets.saturating_mul(LONGEST_TIMES).clamp(1, PACKETS_MAX))
+        })
     }
 }
+
+/// Packets of a flow at most where nothing else is asked for, and how many times as long as the longest one that was learned it can
+/// be: one in many is longer than all that were seen, but what goes on beyond that has lost its end.
+const PACKETS_MAX: usize = 10_000;
+const LONGEST_TIMES: usize = 2;
 
 /// Why a generator could not be made.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -185,6 +199,8 @@ pub struct Generator {
     held_packets: usize,
     /// Beyond what nothing is asked for, where that is known.
     horizon: Option<Horizon>,
+    /// No flow has more packets, whatever its label is.
+    cut_at: usize,
     counters: GeneratorCounters,
 }
 
@@ -206,6 +222,7 @@ struct Decoding {
     tokens: Vec<Token>,
     prompt_tokens: usize,
     packets: usize,
+    packets_max: usize,
     /// Follows the tokens, where the codec has one.
     grammar: Option<Box<dyn Grammar>>,
     rng: ChaCha8Rng,
@@ -247,6 +264,7 @@ impl Generator {
             delivered: 0,
             held_packets: 0,
             horizon: None,
+            cut_at: usize::MAX,
             counters: GeneratorCounters::default(),
             decoder,
             codec,
@@ -262,6 +280,12 @@ impl Generator {
     pub fn first_packets(mut self, packets: u64) -> Self {
         let wanted = usize::try_from(packets).ok().filter(|wanted| *wanted <= HELD_PACKETS_MAX);
         self.horizon = wanted.map(Horizon::new);
+        self
+    }
+
+    /// Cuts every flow at so many packets, if nothing else cuts it earlier.
+    pub(super) fn cut_at(mut self, packets: usize) -> Self {
+        self.cut_at = packets.max(1);
         self
     }
 
@@ -388,6 +412,7 @@ impl Generator {
             start: request.start,
             prompt_tokens: prompt.len(),
             packets: 0,
+            packets_max: self.options.flow_packets_max(self.codec.as_ref(), request.label).min(self.cut_at),
             grammar: self.codec.grammar(),
             tokens: Vec::new(),
             rng: flow_rng(self.options.seed, index, Use::Tokens),
@@ -495,7 +520,7 @@ impl Generator {
     fn finish(&mut self, flow: Decoding, end: End) {
         let rng = flow_rng(self.options.seed, flow.index, Use::Render);
         let mut decoded = self.codec.decode(&flow.tokens, &mut Render { rng, start: flow.start });
-        decoded.packets.truncate(self.options.packets_max);
+        decoded.packets.truncate(flow.packets_max);
         // A codec whose times go back would break the order of the time line.
         decoded.packets.sort_by_key(|p| p.ts);
         let c = &mut self.counters;
@@ -544,7 +569,7 @@ fn share<T>(decoder: &dyn Decoder, items: impl Iterator<Item = T> + Send, work: 
 
 /// The limit that `flow` has reached.
 fn limit(flow: &Decoding, options: &GenerateOptions) -> Option<End> {
-    if flow.packets >= options.packets_max {
+    if flow.packets >= flow.packets_max {
         Some(End::PacketsMax)
     } else if flow.tokens.len() >= options.tokens_max {
         Some(End::TokensMax)

@@ -55,7 +55,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         None,
         "Generate this many flows before the first packet, then render them again with other hosts, ports, numbers and payloads, which is far faster",
     ),
-    option("flow_packets_max", OptionKind::Integer, Some("10000"), "Most packets of a flow"),
+    option(
+        "flow_packets_max",
+        OptionKind::Integer,
+        None,
+        "Most packets of a flow [default: twice as many as the longest flow of its label that was learned, at most 10000]",
+    ),
     option("flows_per_second", OptionKind::Number, Some("20"), "New flows a second, on average"),
     option(
         "concurrent",

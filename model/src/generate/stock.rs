@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::arrivals::{Arrivals, FlowPackets, Flows, StartedFlow};
 use super::generator::{End, Generator, flow_rng_again};
-use crate::codec::{Codec, LabelId, Render, Script, Token};
+use crate::codec::{LabelId, Render, Script, Token};
 
 /// Bytes of tokens that are kept by default: 256 MiB. With the flow that does not fit any more a stock is complete.
 pub const STOCK_BYTES_MAX: usize = 256 << 20;
@@ -108,7 +108,7 @@ impl Stocked {
     }
 
     fn keep(&mut self, flow: StockFlow) {
-        let packets_max = self.generator.options().packets_max;
+        let packets_max = self.packets_max(flow.label);
         self.scripts.push(self.generator.codec().script(&flow.tokens, packets_max));
         self.bytes += flow.bytes();
         self.stock.flows.push(flow);
@@ -146,16 +146,19 @@ impl Stocked {
         let mut render = Render { rng: flow_rng_again(self.seed, index), start };
         let packets = match &self.scripts[place] {
             Some(script) => FlowPackets::Scripted(Arc::clone(script).play(&mut render)),
-            None => FlowPackets::Rendered(self.decode(&kept.tokens, &mut render)),
+            None => FlowPackets::Rendered(self.decode(kept, &mut render)),
         };
         Some(StartedFlow { index, label: kept.label, is_again: fresh.is_none(), packets })
     }
 
+    fn packets_max(&self, label: LabelId) -> usize {
+        self.generator.options().flow_packets_max(self.generator.codec().as_ref(), label)
+    }
+
     /// The plain way from tokens to packets, which every script is tested against.
-    fn decode(&self, tokens: &[Token], render: &mut Render) -> std::vec::IntoIter<crate::packet::Packet> {
-        let codec: &dyn Codec = self.generator.codec().as_ref();
-        let mut packets = codec.decode(tokens, render).packets;
-        packets.truncate(self.generator.options().packets_max);
+    fn decode(&self, flow: &StockFlow, render: &mut Render) -> std::vec::IntoIter<crate::packet::Packet> {
+        let mut packets = self.generator.codec().decode(&flow.tokens, render).packets;
+        packets.truncate(self.packets_max(flow.label));
         packets.sort_by_key(|packet| packet.ts);
         packets.into_iter()
     }

@@ -124,7 +124,6 @@ impl Traffic {
         generate.streams = generate.streams.min(most(options.flows)).min(most(options.stock));
         // Every flow but a few has a packet.
         generate.streams = generate.streams.min(most(options.packets));
-        generate.packets_max = generate.packets_max.min(most(options.packets));
         let mut labels = Labels::new(&options.labels, generate.seed, codec.as_ref())?;
         let arrivals = Arrivals::new(options.start, options.flows_per_second, generate.seed)?;
         let given = Arc::clone(&prompts);
@@ -137,7 +136,7 @@ impl Traffic {
         let all = options.flows.unwrap_or(u64::MAX);
         let fresh = all.min(options.stock.unwrap_or(u64::MAX));
         let requests: Requests = Box::new(requests.take(usize::try_from(fresh).unwrap_or(usize::MAX)));
-        let mut generator = Generator::new(decoder, codec, generate, requests)?;
+        let mut generator = Generator::new(decoder, codec, generate, requests)?.cut_at(most(options.packets));
         if let (Some(packets), None, None) = (options.packets, options.stock, options.concurrent) {
             generator = generator.first_packets(packets);
         }

@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::codec::bytes::{BytesSpec, Keep, Vocab};
-use crate::codec::{Codec, CodecSpec, Decoded, GapTable, LabelId, Render, Token};
+use crate::codec::{Codec, CodecSpec, Decoded, GapTable, LabelId, Longest, Render, Token};
 use crate::flow::{Direction, FiveTuple, Session, SessionPacket};
 use crate::mamba::{Batch, Loss, Mamba, MambaConfig, Params, State};
 use crate::packet::{LinkType, Packet, Timestamp};
@@ -106,8 +106,8 @@ impl Codec for NibbleCodec {
         r#"{"version": "1.0"}"#.into()
     }
     fn spec(&self) -> CodecSpec {
-        let (vocab, keep, gaps) = (Vocab::Byte, Keep::Whole, GapTable::default());
-        CodecSpec::Bytes(BytesSpec { vocab, keep, labels: self.labels.clone(), gaps })
+        let (vocab, keep, gaps, longest) = (Vocab::Byte, Keep::Whole, GapTable::default(), Longest::default());
+        CodecSpec::Bytes(BytesSpec { vocab, keep, labels: self.labels.clone(), gaps, longest })
     }
 }
 

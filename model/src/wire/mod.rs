@@ -1,9 +1,11 @@
 //! Frames: from bytes to meaning and back, without tokens.
 //!
 //! [`parse`] reads a captured frame, [`render`] writes one with every length and checksum computed, [`plan`] says which
-//! addresses, ports and names rendered traffic has, [`names`] where a payload tells names. What a sender *decides* is the business of
+//! addresses, ports and names rendered traffic has, [`names`] where a payload tells names, [`dhcp`]
+//! what a frame determines of a message of DHCP. What a sender *decides* is the business of
 //! [`codec::wire`](crate::codec::wire).
 
+pub mod dhcp;
 pub mod names;
 pub mod parse;
 pub mod plan;

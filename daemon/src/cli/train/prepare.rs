@@ -49,7 +49,7 @@ pub(super) fn fit_codec(args: &TrainArgs, corpus: &Corpus, context: &Context) ->
 type Samples = Vec<(LabelId, Session)>;
 
 /// Gives `base` the labels of the captures and the addresses asked for, and learns at which ports their flows depart from what is
-/// usual there. Returns its codec and the samples, whose labels are its.
+/// usual there, and how long they are. Returns its codec and the samples, whose labels are its.
 pub(super) fn adapt_codec(base: &mut Model, corpus: Corpus, addresses: &PlanArgs) -> Result<(Arc<dyn Codec>, Samples)> {
     let new = base.add_labels(corpus.labels())?;
     if !new.is_empty() {
@@ -59,7 +59,7 @@ pub(super) fn adapt_codec(base: &mut Model, corpus: Corpus, addresses: &PlanArgs
     if let CodecSpec::Wire(mut spec) = base.codec.spec() {
         spec.plan = addresses.apply(spec.plan);
         let mut codec = WireCodec::with_labels(spec, &[])?;
-        codec.add_departures(&samples);
+        codec.learn(&samples);
         base.codec = Arc::new(codec);
     }
     Ok((Arc::clone(&base.codec), samples))

@@ -17,7 +17,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Codec, CodecError, CodecSpec, Decoded, GapTable, LabelId, Render, Token};
+use super::{Codec, CodecError, CodecSpec, Decoded, GapTable, LabelId, Longest, Render, Token};
 use crate::flow::Session;
 use crate::packet::{LinkType, Packet};
 use vocabulary::Vocabulary;
@@ -40,6 +40,9 @@ pub struct BytesSpec {
     pub labels: Vec<String>,
     /// Gaps between packets, by label.
     pub gaps: GapTable,
+    /// How long samples were, by label.
+    #[serde(default, skip_serializing_if = "Longest::is_empty")]
+    pub longest: Longest,
 }
 
 /// The codec of the paper. Encoding copies bytes; it runs at the speed of memory for [`Vocab::Byte`].
@@ -105,7 +108,10 @@ impl BytesCodec {
                 Vocabulary::train_bpe(bpe_vocab_max, &labels, texts.into_iter())?
             }
         };
-        Ok(Self { spec: BytesSpec { vocab, keep, labels, gaps }, vocabulary, packets_left_out: AtomicU64::new(0) })
+        let mut longest = Longest::default();
+        longest.record(&labels, samples);
+        let spec = BytesSpec { vocab, keep, labels, gaps, longest };
+        Ok(Self { spec, vocabulary, packets_left_out: AtomicU64::new(0) })
     }
 
     /// How many packets encoding has left out since the codec was made: no bytes to keep, no IP in a link type other
@@ -186,6 +192,10 @@ impl Codec for BytesCodec {
     /// True for `<|pkt|>` and for `<|endoftext|>`, which ends the last packet.
     fn ends_packet(&self, token: Token) -> bool {
         token == self.vocabulary.packet || token == self.vocabulary.end
+    }
+
+    fn longest(&self, label: LabelId) -> Option<u64> {
+        self.spec.longest.of(self.spec.labels.get(usize::from(label.0))?)
     }
 
     fn linktype(&self) -> LinkType {

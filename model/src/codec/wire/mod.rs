@@ -105,7 +105,7 @@ use self::script::WireScript;
 use self::talk::{Departures, Talks, Tally};
 use self::vocab::{Tok, Vocab};
 use self::walk::Walk;
-use super::{Codec, CodecError, CodecSpec, Decoded, Grammar, LabelId, Render, Script, Token};
+use super::{Codec, CodecError, CodecSpec, Decoded, Grammar, LabelId, Longest, Render, Script, Token};
 use crate::flow::Session;
 use crate::packet::{LinkType, Packet};
 use crate::wire::parse::{Transport, parse};
@@ -121,7 +121,7 @@ const OPENING_PACKETS_MAX: usize = 256;
 /// Flows at least, and one in how many of a label and port, that have to begin otherwise than promised to be taken for more than
 /// captures that begin late or lack packets.
 const DEPARTURES_MIN: u64 = 2;
-const DEPARTURE_SHARE: u64 = 20;
+const DEPARTURE_SHARE: u64 = 5;
 
 /// Everything that makes a [`WireCodec`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -139,9 +139,12 @@ pub struct WireSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub label_plans: BTreeMap<String, Plan>,
     /// By label, ports whose flows are not of the application that the port is assigned to: over TCP they do not begin as it does
-    /// (SSH at port 443), over UDP they are no messages of DNS, CoAP or NetBIOS. Elsewhere they are when generated.
+    /// (SSH at port 443), over UDP they are no messages of DNS, CoAP, DHCP or NetBIOS. Elsewhere they are when generated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub departures: BTreeMap<String, Vec<u16>>,
+    /// How long samples were, by label.
+    #[serde(default, skip_serializing_if = "Longest::is_empty")]
+    pub longest: Longest,
 }
 
 /// The plan for each label, and the one for samples without one.
@@ -167,6 +170,7 @@ pub struct WireCodec {
     keep_names: bool,
     plans: Plans,
     departures: Departures,
+    longest: Longest,
     vocab: Vocab,
     /// The sample that was not begun yet; cloned for each.
     blank: Walk,
@@ -188,7 +192,7 @@ impl WireCodec {
         let bare = Self::new(labels.clone(), Dictionary::new(Vec::new())?, keep_names, plan.clone())?;
         let runs = if strings_max == 0 { Vec::new() } else { bare.literal_runs(samples) };
         let mut ret = Self::new(labels, Dictionary::train(&runs, strings_max)?, keep_names, plan)?;
-        ret.departures = ret.learn_departures(samples);
+        ret.learn(samples);
         Ok(ret)
     }
 
@@ -231,12 +235,15 @@ impl WireCodec {
         ret.plans.labels = plans.into();
         let of_label = |label| spec.departures.get(label).cloned().unwrap_or_default();
         ret.departures = Departures::new(ret.labels.iter().map(of_label).collect());
+        ret.longest = spec.longest;
         Ok(ret)
     }
 
-    /// Learns from `samples` at which ports flows of their labels depart from what the port promises, beside what is known of it.
-    pub fn add_departures(&mut self, samples: &[(LabelId, Session)]) {
+    /// Learns from `samples` at which ports flows of their labels depart from what the port promises, and how long they are, beside
+    /// what is known of both.
+    pub fn learn(&mut self, samples: &[(LabelId, Session)]) {
         self.departures = self.departures.with(&self.learn_departures(samples), self.labels.len());
+        self.longest.record(&self.labels, samples);
     }
 
     fn new(labels: Vec<String>, dictionary: Dictionary, keep_names: bool, plan: Plan) -> Result<Self, CodecError> {
@@ -250,8 +257,8 @@ impl WireCodec {
         let blank = Walk::new(vocab, strings);
         let packets_left_out = AtomicU64::new(0);
         let plans = Plans { default: Arc::new(plan), labels: vec![None; labels.len()].into() };
-        let departures = Departures::default();
-        Ok(Self { labels, dictionary, keep_names, plans, departures, vocab, blank, packets_left_out })
+        let (departures, longest) = (Departures::default(), Longest::default());
+        Ok(Self { labels, dictionary, keep_names, plans, departures, longest, vocab, blank, packets_left_out })
     }
 
     /// The same codec rendering for other hosts, whatever the label is.
@@ -422,6 +429,10 @@ impl Codec for WireCodec {
         matches!(self.vocab.tok(token), Some(Tok::GapE(_) | Tok::Back))
     }
 
+    fn longest(&self, label: LabelId) -> Option<u64> {
+        self.longest.of(self.labels.get(usize::from(label.0))?)
+    }
+
     fn linktype(&self) -> LinkType {
         LinkType::ETHERNET
     }
@@ -472,6 +483,7 @@ impl Codec for WireCodec {
             plan: (*self.plans.default).clone(),
             label_plans: self.label_plans(),
             departures: self.label_departures(),
+            longest: self.longest.clone(),
         })
     }
 }

@@ -19,6 +19,7 @@ use super::vocab::{HOSTS, NAMES, Proto};
 use super::walk::{Walk, options_len};
 use crate::flow::FiveTuple;
 use crate::packet::Timestamp;
+use crate::wire::dhcp;
 use crate::wire::names::{self, netbios};
 use crate::wire::parse::{Frame, ICMP, ICMPV6, Ip, TCP, Tcp, Transport, UDP};
 use crate::wire::plan::{self, Plan};
@@ -148,10 +149,10 @@ impl Renderer {
     /// Appends the frame of `action` at the time `now`.
     pub(super) fn render(&mut self, action: &Action, now: Timestamp, ret: &mut Vec<u8>) {
         self.begin(action);
+        let head = self.head(action, now);
         let mut payload = std::mem::take(&mut self.payload);
         payload.clear();
         self.payload(action, Keep::ALL, &mut payload);
-        let head = self.head(action, now);
         let transport = match head.tcp {
             Some(tcp) => Transport::Tcp(Tcp { options: &self.options, ..tcp }),
             None if action.proto == Proto::Icmp => Transport::Icmp,
@@ -331,6 +332,9 @@ impl Renderer {
         for piece in &action.pieces {
             self.piece(*piece, action, me, new, ret);
         }
+        if action.proto == Proto::Udp {
+            self.complete(action, &mut ret[new..]);
+        }
         let slot = &mut self.slots[usize::from(action.slot)];
         if keep.stream && action.tcp.is_some() {
             slot.sides[me].history.push(action.stream_at + i64::from(action.len_known), &ret[new..]);
@@ -338,6 +342,22 @@ impl Renderer {
         if keep.message {
             slot.facts.say(action, &ret[start..]);
         }
+    }
+
+    /// Fills in what the headers determine of a message.
+    fn complete(&self, action: &Action, message: &mut [u8]) {
+        let tuple = self.slots[usize::from(action.slot)].facts.tuple;
+        if !dhcp::is_dhcp([tuple.orig_port, tuple.resp_port]) {
+            return;
+        }
+        let mut drawn = Vec::with_capacity(message.len());
+        for piece in &action.pieces {
+            let is_drawn = matches!(piece, Piece::Opaque(_));
+            drawn.resize(drawn.len() + usize::from(piece.len(&self.strings)), is_drawn);
+        }
+        let tuple = if action.from_orig { tuple } else { tuple.reversed() };
+        let around = dhcp::Around { link: &self.link, src: tuple.orig, dst: tuple.resp };
+        dhcp::complete(message, |at| drawn.get(at) == Some(&true), around);
     }
 
     /// Appends a piece of the payload that begins at `new`.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::codec::bytes::{BytesCodec, Keep, Vocab};
 use crate::generate::HostDecoder;
 use crate::mamba::{Batch, Loss, Mamba, Params, State};
 use crate::train::testing::{Bigram, NibbleCodec, session};
@@ -36,7 +37,7 @@ const OPTIONS: GenerateOptions = GenerateOptions {
     seed: 3,
     sampling: Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 },
     tokens_max: 400,
-    packets_max: 1000,
+    packets_max: Some(1000),
     mask: true,
     ahead: 2,
 };
@@ -107,9 +108,20 @@ fn limits_end_flows_and_are_counted() {
     assert!(cut > 0 && counters.cut_flows == cut && counters.flows == 40);
     assert_eq!(counters.tokens, flows.iter().map(|f| f.tokens.len() as u64 - 1).sum::<u64>());
     assert_eq!(counters.malformed_packets, flows.iter().map(|f| f.malformed_packets).sum::<u64>());
-    let options = GenerateOptions { packets_max: 2, tokens_max: 100_000, ..OPTIONS };
+    let options = GenerateOptions { packets_max: Some(2), tokens_max: 100_000, ..OPTIONS };
     let flows = all(self::generator(options, requests(40)));
     assert!(flows.iter().any(|f| f.end == End::PacketsMax) && flows.iter().all(|f| f.packets.len() <= 2));
+}
+
+#[test]
+fn flows_that_have_lost_their_end_are_cut_at_twice_the_longest_that_was_learned() {
+    let sample = |packets: usize| (LabelId(0), session(&vec![&b"a"[..]; packets]));
+    let labels = ["a", "b"].map(str::to_owned).to_vec();
+    let codec = BytesCodec::fit(Vocab::Byte, 0, Keep::Whole, labels, &[sample(2), sample(3), sample(1)]).unwrap();
+    let most = |packets_max, label| GenerateOptions { packets_max, ..OPTIONS }.flow_packets_max(&codec, LabelId(label));
+    assert_eq!((most(None, 0), most(None, 1), most(Some(50), 0)), (6, 10_000, 50));
+    let read = crate::codec::from_spec(codec.spec(), &codec.tokenizer_json()).unwrap();
+    assert_eq!((read.longest(LabelId(0)), read.longest(LabelId(1))), (Some(3), None));
 }
 
 #[test]

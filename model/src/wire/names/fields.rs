@@ -1,6 +1,7 @@
 //! Fields of binary protocols that hold somebody's name, address or secret, as far as the literal part of a message reaches.
 
 use super::{Kind, NAME_MAX, Span};
+use crate::wire::dhcp;
 
 /// Adds the fields of a datagram or segment of the protocol that a port is assigned to.
 pub(super) fn find(payload: &[u8], port: u16, is_tcp: bool, ret: &mut Vec<Span>) {
@@ -42,19 +43,47 @@ fn short(payload: &[u8], at: usize) -> Option<usize> {
     Some(usize::from(u16::from_be_bytes([bytes[0], bytes[1]])))
 }
 
-/// Addresses of client, server and relay, the hardware's, the server's name (RFC 2131, section 2), then the options, if they are
-/// literal at all.
+/// The transaction's number, addresses of client, server and relay, the hardware's, names of server and file (RFC 2131, section 2),
+/// then what options tell of hosts (RFC 2132).
 fn dhcp(payload: &[u8], ret: &mut Vec<Span>) {
     let set = |at: usize| payload.get(at..at + 4).is_some_and(|bytes| bytes != [0; 4]);
-    for at in [12, 16, 20, 24] {
+    for at in [4, 12, 16, 20, 24] {
         if set(at) {
             drawn(at, at + 4, ret);
         }
     }
     let hardware = usize::from(*payload.get(2).unwrap_or(&0)).min(16);
     drawn(28, (28 + hardware).min(payload.len()), ret);
-    if set(44) {
-        drawn(44, payload.len().min(236), ret);
+    let is_dhcp = payload.get(dhcp::COOKIE_AT..dhcp::OPTIONS_AT) == Some(&dhcp::COOKIE[..]);
+    // Without options nothing says that what is drawn there becomes zeros.
+    if is_dhcp || set(dhcp::NAMES_AT) {
+        drawn(dhcp::NAMES_AT, payload.len().min(dhcp::COOKIE_AT), ret);
+    }
+    if is_dhcp {
+        dhcp::options(payload).for_each(|(code, at, end)| dhcp_option(payload, code, at, end, ret));
+    }
+}
+
+/// An option's value from `at` to `end`: addresses, names, whatever has no form that is known.
+fn dhcp_option(payload: &[u8], code: u8, at: usize, end: usize, ret: &mut Vec<Span>) {
+    match code {
+        // A mask, times, numbers, what is asked for, and which program asks.
+        1 | 2 | 13 | 19..=27 | 29..=31 | 34..=39 | 46 | 51..=53 | 55..=60 | 77 | 80 | 93 | 94 | 116 => {}
+        // What kind of identifier it is stays, of RFC 4361 also what kind of unique one.
+        dhcp::CLIENT_ID if payload[at..end].first() == Some(&0) => any(payload, at + 1, end, ret),
+        dhcp::CLIENT_ID if payload[at..end].first() == Some(&255) && end - at > 7 => {
+            drawn(at + 1, at + 5, ret);
+            drawn(at + 7, end, ret);
+        }
+        dhcp::CLIENT_ID | 97 => drawn(at + 1, end, ret),
+        // Flags and two bytes that are obsolete (RFC 4702, section 2).
+        81 if payload[at] & 4 == 0 => any(payload, at + 3, end, ret),
+        81 => drawn(at + 3, end, ret),
+        12 | 14 | 15 | 17 | 40 | 47 | 62 | 64 | 66 | 67 | 100 | 101 | 114 | 160 | 252 if end - at > 1 => {
+            any(payload, at, end, ret)
+        }
+        12 | 252 => {}
+        _ => drawn(at, end, ret),
     }
 }
 

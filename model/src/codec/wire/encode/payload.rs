@@ -5,6 +5,7 @@ use super::super::facts;
 use super::super::vocab::{RUN_MAX, TLS_TYPES, Tok};
 use super::super::walk::Stage;
 use super::Encoder;
+use crate::wire::dhcp;
 use crate::wire::names::{self, Carrier, Kind, Span};
 use crate::wire::parse::{Frame, Transport};
 
@@ -31,12 +32,14 @@ impl Encoder<'_> {
         if matches!(frame.transport, Transport::Icmp) && is_icmp_error(frame) {
             return self.say(Tok::Quote, ret);
         }
-        let (carrier, is_dns) = match frame.transport {
+        let (carrier, ports) = match frame.transport {
             Transport::Tcp(tcp) => (Carrier::Tcp(tcp.src_port, tcp.dst_port), [tcp.src_port, tcp.dst_port]),
             Transport::Udp { src_port, dst_port } => (Carrier::Udp(src_port, dst_port), [src_port, dst_port]),
             Transport::Icmp => (Carrier::Icmp(frame.payload[0], frame.ip.src.is_ipv6()), [0; 2]),
         };
-        let is_dns = is_dns.into_iter().any(names::is_dns);
+        let is_dhcp =
+            !is_tcp && dhcp::is_dhcp(ports) && data.get(dhcp::COOKIE_AT..dhcp::OPTIONS_AT) == Some(&dhcp::COOKIE);
+        let is_dns = ports.into_iter().any(names::is_dns);
         let is_new = self.walk.action().opens.is_some();
         // Taken out, so that they can be read while tokens are said; put back at the end.
         let messages = if is_new { <[Vec<u8>; 2]>::default() } else { std::mem::take(&mut self.facts[slot].messages) };
@@ -55,6 +58,7 @@ impl Encoder<'_> {
         let mut literal_end = match (is_message, is_dns, is_text) {
             (false, ..) => 0,
             (true, true, _) => can_be_told,
+            (true, ..) if is_dhcp => can_be_told,
             (true, _, true) => LITERAL_TEXT.min(can_be_told),
             (true, _, false) => LITERAL_BINARY.min(can_be_told),
         };
@@ -104,7 +108,12 @@ impl Encoder<'_> {
                 continue;
             }
             let span_at = spans.last().map_or(usize::MAX, |s| s.at - at);
-            if span_at == 0 {
+            let same = common(visible, own.get(at..).unwrap_or_default());
+            let peer = common(visible, other.get(at..).unwrap_or_default());
+            // An identifier that stands where it stood before is the same one again.
+            let is_again =
+                span_at == 0 && spans.last().is_some_and(|s| s.kind == Kind::Address && s.end - at <= same.max(peer));
+            if span_at == 0 && !is_again {
                 let span = spans.last_mut().expect("just seen");
                 self.flush(&mut run);
                 // One that goes on behind the record, or the segment, cannot be said as what it is.
@@ -117,17 +126,18 @@ impl Encoder<'_> {
                 }
                 continue;
             }
-            let visible = &visible[..visible.len().min(span_at)];
-            let same = common(visible, own.get(at..).unwrap_or_default());
-            let peer = common(visible, other.get(at..).unwrap_or_default());
+            let visible = if is_again { visible } else { &visible[..visible.len().min(span_at)] };
+            let (same, peer) = (same.min(visible.len()), peer.min(visible.len()));
             let longest = same.max(peer);
-            if longest >= RUN_MIN || longest >= 1 && longest == limit {
+            // An answer of DNS begins with the number of its question.
+            let is_answer = is_dns && !is_tcp && at == 0 && peer == 2 && same < peer;
+            if longest >= RUN_MIN || longest >= 1 && longest == limit || is_again || is_answer {
                 self.flush(&mut run);
                 self.run(same >= peer, longest, limit, ret);
                 continue;
             }
-            // What is random in a DNS message was found with its names.
-            let random = if is_dns && !self.keep_names { 0 } else { random_run(visible) };
+            // What is random in a message of DNS or DHCP was found with its names.
+            let random = if is_dhcp || is_dns && !self.keep_names { 0 } else { random_run(visible) };
             if random > 0 {
                 self.flush(&mut run);
                 if random == limit {

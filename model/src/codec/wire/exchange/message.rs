@@ -5,7 +5,7 @@
 
 use super::super::dns::message::{self as dns, Dialect, Names};
 use super::super::vocab::RUN_MAX;
-use super::{coap, netbios};
+use super::{coap, dhcp, netbios};
 
 /// A byte of a message as far as it is known before it is rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,7 @@ pub(in super::super) enum Source {
 pub(in super::super) enum Protocol {
     Dns(Dialect),
     Coap,
+    Dhcp,
     NetBios,
 }
 
@@ -46,6 +47,7 @@ impl Protocol {
             5353 => Some(Self::Dns(Dialect::Multicast)),
             5355 => Some(Self::Dns(Dialect::Link)),
             coap::PORT => Some(Self::Coap),
+            dhcp::PORT => Some(Self::Dhcp),
             netbios::PORT => Some(Self::NetBios),
             _ => None,
         }
@@ -53,7 +55,12 @@ impl Protocol {
 
     /// Whether an answer repeats what the last message of the other side asked.
     pub(super) fn repeats(self) -> bool {
-        !matches!(self, Self::Dns(Dialect::Multicast) | Self::NetBios)
+        !matches!(self, Self::Dns(Dialect::Multicast) | Self::Dhcp | Self::NetBios)
+    }
+
+    /// The port of the servers that send to a port of their clients, from whichever port they do.
+    pub(super) fn server_of(port: u16) -> Option<u16> {
+        (port == dhcp::CLIENT_PORT).then_some(dhcp::PORT)
     }
 
     /// A message of `len` bytes, of the flow's responder or its opener, that answers a question that ended at `echo`; 0 where that is
@@ -62,16 +69,18 @@ impl Protocol {
         match self {
             Self::Dns(dialect) => Message::Dns(dns::Message::new(dialect, names, is_reply, len).answering(echo)),
             Self::Coap => Message::Coap(coap::Message::new(is_reply, len, echo)),
+            Self::Dhcp => Message::Dhcp(dhcp::Message::new(is_reply, len)),
             Self::NetBios => Message::NetBios(netbios::Message::new(len)),
         }
     }
 
-    /// Lengths that messages have.
-    pub(super) fn lengths(self, is_reply: bool, echo: u16, most: u32) -> [(u32, u32); 2] {
+    /// Lengths that messages have, of which `told` bytes can be told in two tokens each, and `most` sent.
+    pub(super) fn lengths(self, is_reply: bool, echo: u16, told: u32, most: u32) -> [(u32, u32); 2] {
         match self {
-            Self::Dns(_) => dns::Message::lengths(is_reply, echo, most),
-            Self::Coap => coap::Message::lengths(echo, most),
-            Self::NetBios => netbios::Message::lengths(is_reply, most),
+            Self::Dns(_) => dns::Message::lengths(is_reply, echo, told),
+            Self::Coap => coap::Message::lengths(echo, told),
+            Self::Dhcp => dhcp::Message::lengths(told, most),
+            Self::NetBios => netbios::Message::lengths(is_reply, told),
         }
     }
 }
@@ -83,6 +92,7 @@ impl Protocol {
 pub(super) enum Message {
     Dns(dns::Message),
     Coap(coap::Message),
+    Dhcp(dhcp::Message),
     NetBios(netbios::Message),
 }
 
@@ -92,6 +102,7 @@ macro_rules! each {
         match $self {
             Message::Dns($message) => $call,
             Message::Coap($message) => $call,
+            Message::Dhcp($message) => $call,
             Message::NetBios($message) => $call,
         }
     };
@@ -128,7 +139,7 @@ impl Message {
         match self {
             Self::Dns(message) => message.question_end(),
             Self::Coap(message) => message.question_end(),
-            Self::NetBios(_) => 0,
+            Self::Dhcp(_) | Self::NetBios(_) => 0,
         }
     }
 
@@ -140,6 +151,7 @@ impl Message {
                 2 * usize::from(said) + usize::from(repeated).div_ceil(RUN_MAX)
             }
             Self::Coap(message) => 2 * usize::from(message.left()),
+            Self::Dhcp(message) => message.tokens_most(),
             Self::NetBios(message) => message.tokens_most(),
         }
     }
@@ -149,15 +161,20 @@ impl Message {
         match self {
             Self::Dns(message) => message.still_to_repeat(),
             Self::Coap(message) => message.still_to_repeat(),
-            Self::NetBios(_) => 0,
+            Self::Dhcp(_) | Self::NetBios(_) => 0,
         }
+    }
+
+    /// Bytes that come next and are drawn, or copied, in as few tokens as there can be.
+    pub(super) fn at_once(&self) -> u16 {
+        if let Self::Dhcp(message) = self { message.at_once() } else { 0 }
     }
 
     /// Whether the next byte comes from inside a drawn name: then a token may end here only where another goes on alike.
     pub(super) fn is_inside_name(&self) -> bool {
         match self {
             Self::Dns(message) => message.is_inside_name(),
-            Self::Coap(_) => false,
+            Self::Coap(_) | Self::Dhcp(_) => false,
             Self::NetBios(message) => message.is_inside_name(),
         }
     }
@@ -167,6 +184,7 @@ impl Message {
         match self {
             Self::Dns(message) => message.label_of_text().map(|most| (1, most)),
             Self::Coap(_) => None,
+            Self::Dhcp(message) => message.text().map(|len| (len, len)),
             Self::NetBios(message) => message.text().map(|len| (len, len)),
         }
     }
@@ -174,10 +192,12 @@ impl Message {
 
 /// The port that promises messages which a datagram goes to or comes from, and whether it is one of the form that generated ones have.
 pub(in super::super) fn judge(src_port: u16, dst_port: u16, payload: &[u8]) -> Option<(u16, bool)> {
-    let port = [dst_port, src_port].into_iter().find(|port| Protocol::at(*port).is_some())?;
+    let at_server = [dst_port, src_port].into_iter().find(|port| Protocol::at(*port).is_some());
+    let server = Protocol::server_of(dst_port);
+    let port = at_server.or(server)?;
     let can_be = |is_reply| is_message(port, is_reply, payload);
     // Servers that talk to each other do so between these ports.
-    let is_message = dst_port == port && can_be(false) || src_port == port && can_be(true);
+    let is_message = dst_port == port && can_be(false) || (src_port == port || server == Some(port)) && can_be(true);
     Some((port, is_message))
 }
 
@@ -185,8 +205,10 @@ pub(in super::super) fn judge(src_port: u16, dst_port: u16, payload: &[u8]) -> O
 pub(in super::super) fn is_message(port: u16, is_reply: bool, payload: &[u8]) -> bool {
     let (Some(protocol), Ok(len)) = (Protocol::at(port), u16::try_from(payload.len())) else { return false };
     let mut message = protocol.message(Names::Literal, is_reply, len, 0);
-    if let Message::Coap(coap) = message {
-        message = Message::Coap(coap.with_any_option());
-    }
+    message = match message {
+        Message::Coap(coap) => Message::Coap(coap.with_any_option()),
+        Message::Dhcp(dhcp) => Message::Dhcp(dhcp.with_any_option()),
+        message => message,
+    };
     payload.iter().all(|b| message.hear(Sym::Known(*b), Source::Said)) && message.is_done()
 }

@@ -2,9 +2,11 @@
 //! datagram.
 //!
 //! [`Exchanges`] follows a [`Walk`], token by token, and says which pieces of payload may come in a message. What is asked of the
-//! bytes themselves stands with each protocol: [`dns`](super::dns), [`coap`], [`netbios`].
+//! bytes themselves stands with each protocol: [`dns`](super::dns), [`coap`], [`dhcp`],
+//! [`netbios`].
 
 mod coap;
+mod dhcp;
 mod message;
 mod netbios;
 #[cfg(test)]
@@ -131,7 +133,8 @@ impl Exchanges {
             let port = port.filter(|port| !self.departures.contains(port))?;
             Protocol::at(port).map(|protocol| Rules { protocol, opener_replies })
         };
-        at(open.port, false).or_else(|| at(sport, true))
+        let server = open.port.and_then(Protocol::server_of);
+        at(open.port, false).or_else(|| at(sport, true)).or_else(|| at(server, true))
     }
 
     /// The same of a packet that is UDP, and whether its sender answers.
@@ -248,10 +251,11 @@ impl Exchanges {
         is_right && hears(message, std::iter::repeat_n(Sym::Text, usize::from(len)), Source::Said).is_some()
     }
 
-    /// Whether the packet under way is a message; then these are its lengths.
-    pub(super) fn lengths(&self, walk: &Walk, most: u32) -> Option<[(u32, u32); 2]> {
+    /// Whether the packet under way is a message; then these are its lengths, of which `told` bytes can be told in two tokens each,
+    /// and `most` sent.
+    pub(super) fn lengths(&self, walk: &Walk, told: u32, most: u32) -> Option<[(u32, u32); 2]> {
         let (protocol, is_reply) = self.rules_of_sender(walk.action())?;
-        Some(protocol.lengths(is_reply, self.echo(walk.action()), most))
+        Some(protocol.lengths(is_reply, self.echo(walk.action()), told, most))
     }
 }
 
@@ -270,7 +274,10 @@ impl Asked<'_> {
     /// Whether `tok` may be the next piece of payload.
     pub(super) fn permits(&self, walk: &Walk, tok: Tok) -> bool {
         let name = |i: u8| walk.names.get(usize::from(i)).map_or(0, |name| name.1);
+        let at_once = usize::from(self.message.at_once());
         match tok {
+            Tok::Same(n) | Tok::Peer(n) | Tok::Opaque(n) if usize::from(n) < at_once.min(RUN_MAX) => false,
+            Tok::Byte(_) | Tok::Str(_) | Tok::Inc2 | Tok::Quad(_) if at_once > 0 => false,
             Tok::Byte(_) if self.message.free() > 0 => true,
             Tok::Byte(b) => self.message.allows(Sym::Known(b), Source::Said),
             Tok::Str(s) if walk.strings()[usize::from(s)].len() <= usize::from(self.message.free()) => true,

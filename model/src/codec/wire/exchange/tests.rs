@@ -1,4 +1,4 @@
-//! What chance draws under the rules is what plain readers take for CoAP and NetBIOS, and real messages stay allowed.
+//! What chance draws under the rules is what plain readers take for CoAP, DHCP and NetBIOS, and real messages stay allowed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -103,8 +103,50 @@ fn name_service(bytes: &[u8]) -> Option<()> {
     (reader.1 == bytes.len() && counts != [0; 4]).then_some(())
 }
 
+/// Whether a plain reader takes it for a message of DHCP (RFC 2131, section 2; RFC 2132): its kind, and the options before the end.
+fn dhcp(bytes: &[u8]) -> Option<(u8, Vec<u8>)> {
+    let (header, mut rest) = bytes.split_at_checked(240)?;
+    let zeros = |bytes: &[u8]| bytes.iter().all(|b| *b == 0);
+    (matches!(header[0], 1 | 2) && header[1..3] == [1, 6] && header[3] <= 16 && header[10] & 0x7f == 0).then_some(())?;
+    (header[11] == 0 && zeros(&header[34..44]) && header[236..] == [99, 130, 83, 99]).then_some(())?;
+    let (mut kind, mut codes) = (None, Vec::new());
+    loop {
+        let (code, after) = rest.split_first()?;
+        if *code == 255 {
+            return (zeros(after)).then_some((kind?, codes));
+        }
+        let (len, after) = after.split_first()?;
+        let (value, after) = after.split_at_checked(usize::from(*len))?;
+        rest = after;
+        let is_right = match code {
+            1 | 2 | 16 | 24 | 28 | 32 | 35 | 38 | 50 | 51 | 54 | 58 | 59 | 108 => value.len() == 4,
+            3..=11 | 41 | 42 | 44 | 45 | 48 | 49 | 65 | 68..=76 | 150 => !value.is_empty() && value.len() % 4 == 0,
+            21 | 33 => !value.is_empty() && value.len() % 8 == 0,
+            53 => {
+                value.len() == 1
+                    && if header[0] == 1 { [1, 3, 4, 7, 8].contains(&value[0]) } else { [2, 5, 6].contains(&value[0]) }
+            }
+            57 | 26 => value.len() == 2,
+            61 if value.first() == Some(&1) => value.len() == 7,
+            61 => value.len() >= 2,
+            80 => value.is_empty(),
+            81 => value.len() >= 4 && value[0] & 4 == 0,
+            _ => !value.is_empty(),
+        };
+        (is_right && !codes.contains(code)).then_some(())?;
+        codes.push(*code);
+        if *code == 53 {
+            kind = Some(value[0]);
+        }
+    }
+}
+
 fn reads(port: u16, bytes: &[u8]) -> bool {
-    if port == 5683 { coap(bytes).is_some() } else { name_service(bytes).is_some() }
+    match port {
+        5683 => coap(bytes).is_some(),
+        67 => dhcp(bytes).is_some(),
+        _ => name_service(bytes).is_some(),
+    }
 }
 
 /// Draws a message evenly among the bytes that can come.
@@ -126,11 +168,13 @@ fn drawn(port: u16, is_reply: bool, len: u16, rng: &mut ChaCha8Rng) -> Vec<u8> {
 fn chance_draws_messages_that_plain_readers_take_and_damage_is_seen() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let (mut damaged, mut options, mut payloads, mut kinds) = (0, BTreeSet::new(), 0, BTreeSet::new());
-    for round in 0..6000 {
-        let (port, is_reply) = [(5683, false), (5683, true), (137, false), (137, true)][round % 4];
-        let [(one, _), (from, _)] = Protocol::at(port).unwrap().lengths(is_reply, 0, 1200);
+    let mut dhcp_options = BTreeSet::new();
+    for round in 0..9000 {
+        let all = [(5683, false), (5683, true), (137, false), (137, true), (67, false), (67, true)];
+        let (port, is_reply) = all[round % 6];
+        let [(one, _), (from, _)] = Protocol::at(port).unwrap().lengths(is_reply, 0, 1200, 1200);
         let len = match round % 5 {
-            _ if (port, is_reply) == (137, false) => [one, from][round / 4 % 2],
+            _ if (port, is_reply) == (137, false) => [one, from][round / 6 % 2],
             0 => one,
             1 => rng.random_range(from..1200),
             _ => rng.random_range(from..from + 60),
@@ -138,11 +182,17 @@ fn chance_draws_messages_that_plain_readers_take_and_damage_is_seen() {
         let mut message = drawn(port, is_reply, len as u16, &mut rng);
         assert!(reads(port, &message), "{message:02x?}");
         assert!(is_message(port, is_reply, &message));
-        let is_wrong = |len: usize| is_message(port, is_reply, &message[..len]) && !reads(port, &message[..len]);
+        // Readers take more of DHCP than is made.
+        let is_made = |bytes: &[u8]| port != 67 && is_message(port, is_reply, bytes);
+        let is_wrong = |len: usize| is_made(&message[..len]) && !reads(port, &message[..len]);
         assert_eq!((0..message.len()).find(|len| is_wrong(*len)), None, "{message:02x?}");
         if let Some((_, _, numbers, payload)) = coap(&message).filter(|_| port == 5683) {
             options.extend(numbers);
             payloads += usize::from(payload > 0);
+        } else if let Some((kind, codes)) = dhcp(&message).filter(|_| port == 67) {
+            assert_eq!(kind % 2 == 1 || [4, 8].contains(&kind), !is_reply || kind == 5, "{message:02x?}");
+            dhcp_options.extend(codes);
+            continue;
         } else {
             kinds.insert((message[2] & 0xf8, message[47]));
         }
@@ -156,6 +206,7 @@ fn chance_draws_messages_that_plain_readers_take_and_damage_is_seen() {
             message[at] = before;
         }
     }
+    assert!(dhcp_options.len() > 60, "{dhcp_options:?}");
     assert!(
         damaged > 5000 && payloads > 500 && options.len() == 19 && kinds.len() > 8,
         "{damaged} {payloads} {options:?} {kinds:?}"
@@ -173,7 +224,25 @@ fn messages_of_every_day_are_allowed() {
     let registration = [b"\x12\x34\x29\x10\0\x01\0\0\0\0\0\x01", &name[..], b"\0\x20\0\x01\xc0\x0c", record].concat();
     let answer = [b"\x12\x34\x85\0\0\0\0\x01\0\0\0\0", &name[..], record].concat();
     let unknown = [b"\x12\x34\x85\x83\0\0\0\x01\0\0\0\0", &name[..], b"\0\x0a\0\x01\0\0\0\0\0\0"].concat();
-    let all: [(u16, bool, &[u8]); 12] = [
+    let lease = |op: u8, options: &[u8]| {
+        let mut message = vec![op, 1, 6, 0, 0x39, 3, 0xf3, 0x26, 0, 0, 0, 0];
+        message.resize(28, 0);
+        message.extend_from_slice(&[0, 11, 0x82, 1, 0xfc, 0x42]);
+        message.resize(236, 0);
+        message.extend_from_slice(&[99, 130, 83, 99]);
+        message.extend_from_slice(options);
+        message.resize(300, 0);
+        message
+    };
+    let discover =
+        lease(1, b"\x35\x01\x01\x3d\x07\x01\0\x0b\x82\x01\xfc\x42\x32\x04\0\0\0\0\x37\x04\x01\x03\x06\x2a\xff");
+    let request = lease(1, b"\x35\x01\x03\x0c\x06laptop\x3c\x08MSFT 5.0\x51\x09\0\0\0laptop\x37\x02\x01\x03\xff");
+    let offer =
+        lease(2, b"\x35\x01\x02\x01\x04\xff\xff\xff\0\x3a\x04\0\0\x07\x08\x36\x04\xc0\xa8\0\x01\x0f\x04test\xff");
+    let all: [(u16, bool, &[u8]); 15] = [
+        (67, false, &discover),
+        (67, false, &request),
+        (67, true, &offer),
         // Of a draft, whose options had other numbers.
         (5683, false, b"\x43\x01\x05\xcar\x163\x2b.well-known\x04core"),
         (5683, false, b"\x40\x01\x7d\x34\xbbtemperature"),
@@ -191,10 +260,10 @@ fn messages_of_every_day_are_allowed() {
     for (port, is_reply, message) in all {
         assert!(reads(port, message), "{message:02x?}");
         assert!(is_message(port, is_reply, message), "{message:02x?}");
-        assert!(port == 137 || message.len() == 4 || !is_message(port, !is_reply, message), "a request is no answer");
-        // A payload goes on; anything else does not.
-        let has_payload = port == 5683 && coap(message).is_some_and(|read| read.3 > 0);
-        assert!(has_payload || !is_message(port, is_reply, &[message, &[0xff]].concat()), "{message:02x?}");
+        assert!(port != 5683 || message.len() == 4 || !is_message(port, !is_reply, message), "a request is no answer");
+        // A payload goes on, and what is behind the end of DHCP; anything else does not.
+        let goes_on = port == 67 || port == 5683 && coap(message).is_some_and(|read| read.3 > 0);
+        assert!(goes_on || !is_message(port, is_reply, &[message, &[0xff]].concat()), "{message:02x?}");
     }
 }
 
@@ -252,6 +321,43 @@ fn every_datagram_to_these_ports_is_a_message_and_answers_have_the_token() {
         }
     }
     assert!(judged.iter().flatten().all(|n| *n > 100) && answered > 50 && names > 100, "{judged:?} {answered} {names}");
+}
+
+#[test]
+fn every_datagram_of_dhcp_is_a_message_of_its_sender() {
+    let codec =
+        WireCodec::new(vec!["lan".into()], Dictionary::new(Vec::new()).unwrap(), false, Plan::default()).unwrap();
+    let (mut by_op, mut repeated) = ([0; 2], 0);
+    for seed in 0..250 {
+        let is_wanted =
+            |tok| matches!(tok, Tok::Same(32) | Tok::SameRest | Tok::Peer(32) | Tok::Flow(0, _) | Tok::LenSame);
+        let mut opening = testing::opening(67).to_vec();
+        opening.splice(3.., [Tok::SportNum, Tok::Byte(0), Tok::Byte(68), Tok::HostNew]);
+        let tokens = testing::sample(&codec, &opening, seed, [300, 900, 4000][seed as usize % 3], (3, is_wanted));
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        let decoded = codec.decode(&tokens, &mut Render { rng, start: Timestamp::from_parts(1_700_000_000, 0) });
+        assert_eq!(decoded.malformed_packets, 0);
+        let mut client: Option<Vec<u8>> = None;
+        for packet in decoded.packets {
+            let frame = parse(&packet).unwrap();
+            let Transport::Udp { src_port, dst_port } = frame.transport else { continue };
+            let is_reply = match (src_port, dst_port) {
+                (68, 67) => false,
+                (_, 68) => true,
+                _ => continue,
+            };
+            assert!(reads(67, frame.payload), "{:02x?}", frame.payload);
+            assert_eq!(frame.payload[0], 1 + u8::from(is_reply));
+            by_op[usize::from(is_reply)] += 1;
+            // What is drawn of the header is the client's; what was said by chance is anything.
+            if frame.payload[28..34] == frame.link[if is_reply { 0..6 } else { 6..12 }] {
+                let mac = frame.payload[28..34].to_vec();
+                repeated += usize::from(client.as_ref() == Some(&mac));
+                client = Some(mac);
+            }
+        }
+    }
+    assert!(by_op.iter().all(|n| *n > 150) && repeated > 50, "{by_op:?} {repeated}");
 }
 
 /// All that is allowed is as likely, so that many names and lengths are at their limits.

@@ -48,7 +48,7 @@ impl Strict {
                 let most = self.mtu - ip - 8;
                 // A message is said to its end, in at most two tokens a byte.
                 let told = (tokens_left.saturating_sub(4) / 2).min(most as usize) as u32;
-                self.exchanges.lengths(&self.walk, told).unwrap_or([(0, most), NONE])
+                self.exchanges.lengths(&self.walk, told, most).unwrap_or([(0, most), NONE])
             }
             Proto::Icmp => {
                 let is_error = !matches!((c.action.v6, c.action.icmp[0]), (false, 0 | 8) | (true, 128 | 129));
