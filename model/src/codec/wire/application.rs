@@ -57,10 +57,11 @@ impl Application {
         matches!(self, Http | Smb | Ssh | Tls)
     }
 
-    /// Bytes that a side's first segment has: at least, at most. A TLS record's header is not cut, a Modbus message is one segment.
-    pub(super) fn first_length(self) -> (u32, u32) {
+    /// Bytes that the first segment of a side, 0 the opener, has: at least, at most. A TLS record's header is not cut, a Modbus message is one segment.
+    pub(super) fn first_length(self, side: usize) -> (u32, u32) {
         match self {
-            Tls => (6, u32::MAX),
+            // A hello, or at least an alert instead of one.
+            Tls => (if side == 0 { 50 } else { 7 }, u32::MAX),
             Modbus => (8, 260),
             _ => (1, u32::MAX),
         }

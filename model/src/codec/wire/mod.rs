@@ -79,6 +79,7 @@ mod exchange;
 mod facts;
 mod fix;
 mod grammar;
+mod handshake;
 pub mod lossless;
 mod renderer;
 mod script;

@@ -195,7 +195,9 @@ fn dns_sni_and_host_of_a_session_stay_one_name() {
         let carriers = [Carrier::Udp(50_000, 53), Carrier::Tcp(50_000, 443), Carrier::Tcp(50_000, 80)];
         for (packet, carrier) in rendered.iter().zip(carriers) {
             let frame = parse(packet).expect("rendered");
-            let spans = crate::wire::names::find(frame.payload, carrier, &[]).spans;
+            let mut spans = crate::wire::names::find(frame.payload, carrier, &[]).spans;
+            // The hello's random bytes are drawn.
+            spans.retain(|span| !span.name.is_empty());
             assert_eq!(spans.len(), 1, "{:02x?}", frame.payload);
             found.push(String::from_utf8(spans[0].name.clone()).expect("text"));
         }

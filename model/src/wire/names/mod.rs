@@ -2,14 +2,14 @@
 //! captured does not come out again.
 //!
 //! Only what is literal in a message matters, which is its beginning (see the encoder). Each part knows where some protocols put
-//! identifiers: [`dns`], [`netbios`], `tls`, `text` any text, `fields` binary protocols. Everywhere else addresses of the packet's
+//! identifiers: [`dns`], [`netbios`], [`tls`], `text` any text, `fields` binary protocols. Everywhere else addresses of the packet's
 //! own headers are found.
 
 pub mod dns;
 mod fields;
 pub mod netbios;
 mod text;
-mod tls;
+pub mod tls;
 
 /// An identifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +117,7 @@ pub fn find(payload: &[u8], carrier: Carrier, addresses: &[&[u8]]) -> Found {
 
 /// What is found in a TLS record of a handshake, with its header, wherever in a message it begins.
 pub fn find_in_handshake(record: &[u8]) -> Vec<Span> {
-    let mut ret: Vec<Span> = tls::server_name(record).into_iter().collect();
+    let mut ret = tls::hello(record).map_or_else(Vec::new, |hello| hello.spans);
     text::find_in_binary(record, &mut ret);
     in_order(&mut ret);
     ret

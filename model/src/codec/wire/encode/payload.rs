@@ -6,13 +6,14 @@ use super::super::vocab::{RUN_MAX, TLS_TYPES, Tok};
 use super::super::walk::Stage;
 use super::Encoder;
 use crate::wire::dhcp;
-use crate::wire::names::{self, Carrier, Kind, Span};
+use crate::wire::names::{self, Carrier, Kind, Span, tls};
 use crate::wire::parse::{Frame, Transport};
 
-/// Bytes at the beginning of a message that are said literally: of text, of anything else, of a TLS handshake.
-const LITERAL_TEXT: usize = 256;
+/// Bytes at the beginning of a message that are said literally: of text, of anything else, of a record with a hello of TLS. Of other
+/// messages of a handshake the head is, as certificates tell who has them and tickets are secrets.
+const LITERAL_TEXT: usize = 512;
 const LITERAL_BINARY: usize = 64;
-const LITERAL_HANDSHAKE: usize = 320;
+const LITERAL_HELLO: usize = 4096;
 /// Shortest run that is worth a `same` or a `peer`.
 const RUN_MIN: usize = 3;
 /// Bytes that are looked at to tell whether they are random, how many of them have to differ, and how many can be
@@ -62,7 +63,7 @@ impl Encoder<'_> {
             (true, _, true) => LITERAL_TEXT.min(can_be_told),
             (true, _, false) => LITERAL_BINARY.min(can_be_told),
         };
-        let mut run = Vec::new();
+        let (mut run, mut hello_end) = (Vec::new(), 0);
         while self.walk.stage == Stage::Pieces {
             let at = usize::from(self.walk.current.done);
             let limit = usize::from(self.walk.limit());
@@ -84,12 +85,19 @@ impl Encoder<'_> {
                 } else {
                     self.say_short(len as u16, ret);
                 }
-                let is_plain = matches!(tok, Tok::Tls(2, _)) && is_handshake(&rest[5..]);
-                let alert_or_change = if len <= 2 { len } else { 0 };
-                literal_end = at + 5 + if is_plain { literal_handshake(&rest[5..]) } else { alert_or_change };
+                let record = &rest[..rest.len().min(5 + len)];
+                let is_plain = matches!(tok, Tok::Tls(2, _)) && is_handshake(&record[5..]);
+                let hello = if is_plain { tls::hello(record) } else { None };
+                let literal = match &hello {
+                    Some(hello) => hello.end.min(LITERAL_HELLO),
+                    None if is_plain => 5 + 4,
+                    // An alert, or a change.
+                    None => 5 + if len <= 2 { len } else { 0 },
+                };
+                literal_end = at + literal;
+                hello_end = if hello.is_some() { literal_end } else { 0 };
                 if is_plain && !self.keep_names {
-                    let record = &rest[..rest.len().min(5 + len)];
-                    spans = names::find_in_handshake(record);
+                    spans = hello.map_or_else(|| names::find_in_handshake(record), |hello| hello.spans);
                     spans.iter_mut().for_each(|s| (s.at, s.end) = (s.at + at, s.end + at));
                     spans.reverse();
                 }
@@ -126,18 +134,26 @@ impl Encoder<'_> {
                 }
                 continue;
             }
-            let visible = if is_again { visible } else { &visible[..visible.len().min(span_at)] };
+            // Of a hello nothing else is copied, as its fields have lengths of their own.
+            let is_hello = at < hello_end;
+            let reach = match spans.last() {
+                Some(span) if is_again && is_hello => span.end - at,
+                _ if is_again => visible.len(),
+                _ => span_at,
+            };
+            let visible = &visible[..visible.len().min(reach)];
             let (same, peer) = (same.min(visible.len()), peer.min(visible.len()));
             let longest = same.max(peer);
             // An answer of DNS begins with the number of its question.
             let is_answer = is_dns && !is_tcp && at == 0 && peer == 2 && same < peer;
-            if longest >= RUN_MIN || longest >= 1 && longest == limit || is_again || is_answer {
+            let is_run = !is_hello && (longest >= RUN_MIN || longest >= 1 && longest == limit);
+            if is_run || is_again || is_answer {
                 self.flush(&mut run);
                 self.run(same >= peer, longest, limit, ret);
                 continue;
             }
-            // What is random in a message of DNS or DHCP was found with its names.
-            let random = if is_dhcp || is_dns && !self.keep_names { 0 } else { random_run(visible) };
+            // What is random in a hello, in a message of DNS or of DHCP was found with its names.
+            let random = if is_hello || is_dhcp || is_dns && !self.keep_names { 0 } else { random_run(visible) };
             if random > 0 {
                 self.flush(&mut run);
                 if random == limit {
@@ -147,7 +163,8 @@ impl Encoder<'_> {
                 }
                 continue;
             }
-            if let (Some(&[a, b]), [x, y, ..]) = (own.get(at..at + 2), visible)
+            if !is_hello
+                && let (Some(&[a, b]), [x, y, ..]) = (own.get(at..at + 2), visible)
                 && u16::from_be_bytes([a, b]).wrapping_add(1) == u16::from_be_bytes([*x, *y])
             {
                 self.flush(&mut run);
@@ -210,18 +227,6 @@ fn tls_header(bytes: &[u8]) -> Option<(Tok, usize)> {
 /// Whether a record's body begins like a handshake message in the clear (RFC 8446, section 4).
 fn is_handshake(body: &[u8]) -> bool {
     matches!(body, [0..=24, 0, ..] | [0..=24])
-}
-
-/// Bytes of a handshake record's body that are said: both hellos and the head of every other message, as certificates tell who has them
-/// and tickets are secrets.
-fn literal_handshake(body: &[u8]) -> usize {
-    match *body {
-        [1 | 2, high, middle, low, ..] => {
-            let len = u32::from_be_bytes([0, high, middle, low]) as usize;
-            (4 + len).min(LITERAL_HANDSHAKE)
-        }
-        _ => 4,
-    }
 }
 
 fn common(a: &[u8], b: &[u8]) -> usize {

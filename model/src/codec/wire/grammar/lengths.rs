@@ -76,7 +76,9 @@ impl Strict {
                     return [(0, 0), NONE];
                 }
                 match (tcp_lengths(side, c.flags, c.seq, most.min(room)), self.talks.begins_as(&self.walk)) {
-                    (lengths, Some(application)) if c.seq == Seq::Next => first_lengths(&lengths, application, c.flags),
+                    (lengths, Some(application)) if c.seq == Seq::Next => {
+                        first_lengths(&lengths, application, c.flags, usize::from(!c.action.from_orig))
+                    }
                     (lengths, _) => lengths,
                 }
             }
@@ -97,8 +99,8 @@ impl Strict {
 }
 
 /// Those of `lengths` that a side's first segment with payload has.
-fn first_lengths(lengths: &Lengths, application: Application, flags: u8) -> Lengths {
-    let (least, most) = application.first_length();
+fn first_lengths(lengths: &Lengths, application: Application, flags: u8, side: usize) -> Lengths {
+    let (least, most) = application.first_length(side);
     // Records go on in other segments.
     let is_last = application == Application::Tls && flags & FIN != 0;
     let said = if is_last { NONE } else { (lengths[0].0.max(least), lengths[0].1.min(most)) };

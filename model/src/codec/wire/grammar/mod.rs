@@ -12,6 +12,7 @@ use self::mask::Mask;
 use super::super::{Grammar, LabelId, Token};
 use super::Plans;
 use super::exchange::Exchanges;
+use super::handshake::Handshakes;
 use super::talk::{Departures, Talks};
 use super::vocab::{HOSTS, PORTS, Proto, SLOTS, Tok};
 use super::walk::{Operand, Slot, Stage, Walk, rank};
@@ -29,6 +30,7 @@ pub(super) struct Strict {
     walk: Walk,
     talks: Talks,
     exchanges: Exchanges,
+    handshakes: Handshakes,
     plans: Plans,
     departures: Departures,
     mtu: u32,
@@ -44,6 +46,7 @@ impl Grammar for Strict {
         let step = self.walk.push(token);
         self.talks.follow(&self.walk, step);
         self.exchanges.follow(&self.walk, step);
+        self.handshakes.follow(&self.walk, step);
     }
 
     fn packets(&self) -> u64 {
@@ -69,7 +72,8 @@ impl Strict {
     /// A grammar at the beginning of a sample whose IP packets are as long as the plan of its label allows.
     pub(super) fn new(walk: Walk, keep_names: bool, plans: Plans, departures: Departures) -> Self {
         let (talks, exchanges) = (Talks::default(), Exchanges::new(keep_names));
-        let mut ret = Self { walk, talks, exchanges, plans, departures, mtu: 0, is_either: false };
+        let handshakes = Handshakes::new(keep_names);
+        let mut ret = Self { walk, talks, exchanges, handshakes, plans, departures, mtu: 0, is_either: false };
         ret.heed(None);
         ret
     }
@@ -134,19 +138,26 @@ impl Strict {
             Stage::Record => {
                 m.allow(Tok::RecRest);
                 if !closing {
-                    m.number(&self.records(), 0, 2);
+                    m.number(&self.handshakes.records(&self.walk, self.records()), 0, 2);
                 }
             }
             Stage::Pieces => {
                 let asked = self.talks.asked(&self.walk);
                 let message = self.exchanges.asked(&self.walk).filter(|asked| tokens_left > asked.tokens_most());
+                let content = self.handshakes.asked(&self.walk).filter(|content| tokens_left > content.tokens_most());
                 // An opening is short enough to be said to its end, and so was the message when it began.
-                self.pieces(closing && asked.is_none() && message.is_none(), m);
+                self.pieces(closing && asked.is_none() && message.is_none() && content.is_none(), m);
                 if let Some(asked) = asked {
                     m.retain(|tok| self.talks.permits(&self.walk, &asked, tok));
                 }
                 if let Some(asked) = message {
                     m.retain(|tok| asked.permits(&self.walk, tok));
+                }
+                if self.walk.current.record_left == 0 {
+                    m.retain(|tok| self.handshakes.permits_record(&self.walk, tok));
+                }
+                if let Some(content) = content {
+                    m.retain(|tok| content.permits(&self.walk, tok));
                 }
             }
         }
@@ -193,8 +204,11 @@ impl Strict {
                 let labels = u32::from(operand == Operand::DnsName);
                 m.number(&[(1, (u32::from(self.walk.limit()) - labels).min(253))], said, left);
                 m.retain(|tok| matches!(tok, Tok::Byte(len) if self.exchanges.permits_name(labels == 1, len)));
+                m.retain(
+                    |tok| matches!(tok, Tok::Byte(len) if labels == 1 || self.handshakes.permits_name(&self.walk, len)),
+                );
             }
-            Operand::Record => m.number(&self.records(), said, left),
+            Operand::Record => m.number(&self.handshakes.records(&self.walk, self.records()), said, left),
         }
     }
 

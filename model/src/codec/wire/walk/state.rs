@@ -136,5 +136,5 @@ pub(in super::super) struct Current {
     pub(in super::super) left: u16,
     pub(in super::super) record_left: u16,
     pub(in super::super) framed: bool,
-    pub(super) tls: (u8, u8),
+    pub(in super::super) tls: (u8, u8),
 }

@@ -1,0 +1,328 @@
+//! What chance draws under the rules is what a plain reader takes for hellos and messages, and real ones stay allowed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::super::super::{Codec, Render};
+use super::super::WireCodec;
+use super::super::dictionary::Dictionary;
+use super::super::exchange::testing;
+use super::super::vocab::PORTS;
+use super::*;
+use crate::packet::Timestamp;
+use crate::wire::parse::{Transport, parse};
+use crate::wire::plan::Plan;
+
+/// What a plain reader sees of a hello (RFC 8446, sections 4.1.2 and 4.1.3): the types of its extensions, and the server's name.
+#[derive(Debug, Default)]
+struct Hello {
+    extensions: Vec<u16>,
+    server: Option<Vec<u8>>,
+    /// Bytes behind it.
+    tail: usize,
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (ret, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(ret)
+    }
+
+    fn number(&mut self, bytes: usize) -> Option<usize> {
+        Some(self.bytes(bytes)?.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
+    }
+
+    /// What stands behind its length.
+    fn vector(&mut self, bytes: usize) -> Option<Reader<'a>> {
+        let len = self.number(bytes)?;
+        self.bytes(len).map(Reader)
+    }
+
+    fn ends(&self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
+}
+
+fn hello(is_server: bool, record: &[u8]) -> Option<Hello> {
+    let mut record = Reader(record);
+    (record.number(1)? == 1 + usize::from(is_server)).then_some(())?;
+    let mut body = record.vector(3)?;
+    let mut ret = Hello { tail: record.0.len(), ..Hello::default() };
+    (body.number(1)? == 3 && body.number(1)? < 4).then_some(())?;
+    body.bytes(32)?;
+    (body.vector(1)?.0.len() <= 32).then_some(())?;
+    if is_server {
+        body.bytes(2)?;
+        (body.number(1)? == 0).then_some(())?;
+    } else {
+        let ciphers = body.vector(2)?.0.len();
+        let methods = body.vector(1)?.0;
+        (ciphers > 0 && ciphers % 2 == 0 && methods.contains(&0)).then_some(())?;
+    }
+    if body.0.is_empty() {
+        return Some(ret);
+    }
+    let mut extensions = body.vector(2)?;
+    body.ends()?;
+    while !extensions.0.is_empty() {
+        let kind = extensions.number(2)?;
+        let mut data = extensions.vector(2)?;
+        ret.extensions.push(kind as u16);
+        match (kind, is_server) {
+            (0, false) => {
+                let mut list = data.vector(2)?;
+                (list.number(1)? == 0).then_some(())?;
+                let name = list.vector(2)?.0;
+                (!name.is_empty() && !name.contains(&0)).then_some(())?;
+                list.ends()?;
+                ret.server = Some(name.to_vec());
+            }
+            (10 | 13 | 50, false) => {
+                let list = data.vector(2)?.0;
+                (!list.is_empty() && list.len() % 2 == 0).then_some(())?;
+            }
+            (11, _) | (45, false) => (!data.vector(1)?.0.is_empty()).then_some(())?,
+            (27 | 43, false) => {
+                let list = data.vector(1)?.0;
+                (!list.is_empty() && list.len() % 2 == 0).then_some(())?;
+            }
+            (16, _) | (17513, false) => {
+                let mut list = data.vector(2)?;
+                list.0.first()?;
+                while !list.0.is_empty() {
+                    list.vector(1)?.0.first()?;
+                }
+            }
+            (43, true) => (data.number(1)? == 3 && matches!(data.number(1)?, 3 | 4)).then_some(())?,
+            (51, false) => {
+                let mut list = data.vector(2)?;
+                while !list.0.is_empty() {
+                    list.bytes(2)?;
+                    list.vector(2)?.0.first()?;
+                }
+            }
+            (51, true) => {
+                data.bytes(2)?;
+                data.vector(2)?.0.first()?;
+            }
+            (5, false) => (data.bytes(5)? == [1, 0, 0, 0, 0]).then_some(())?,
+            (65281, _) => (data.bytes(1)? == [0]).then_some(())?,
+            (28, false) => _ = data.bytes(2)?,
+            (21 | 35, false) => data.0 = &[],
+            (kind, false) if kind & 0x0f0f == 0x0a0a => data.0 = &[],
+            _ => {}
+        }
+        data.ends()?;
+    }
+    Some(ret)
+}
+
+/// Draws what a record holds, evenly among the bytes that can come, as far as its segment has it.
+fn drawn(is_server: bool, is_hello: bool, len: u16, visible: u16, rng: &mut ChaCha8Rng) -> Vec<u8> {
+    let mut content = Content::new((is_server, is_hello), true, len, visible);
+    let mut ret = Vec::new();
+    while ret.len() < usize::from(visible) {
+        let all: Vec<u8> = (0..=255).filter(|b| content.allows(Sym::Known(*b))).collect();
+        assert!(!all.is_empty(), "nothing can follow {ret:02x?}, of {len}, {visible}: {content:?}");
+        let b = all[rng.random_range(0..all.len())];
+        assert!(content.hear(Sym::Known(b)));
+        ret.push(b);
+    }
+    assert!((0..=255).all(|b| !content.allows(Sym::Known(b))), "{content:?}");
+    ret
+}
+
+#[test]
+fn chance_draws_hellos_that_a_plain_reader_takes() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let (mut kinds, mut named, mut tails) = ([BTreeSet::new(), BTreeSet::new()], 0, 0);
+    for round in 0..8000 {
+        let is_server = round % 2 == 1;
+        let (least, cut) = Content::lengths(is_server, true);
+        let len = if round % 3 == 0 { rng.random_range(least..1400) } else { rng.random_range(least..least + 80) };
+        let visible = if is_server && len >= cut && round % 4 == 1 { rng.random_range(least..=len) } else { len };
+        let mut record = drawn(is_server, true, len, visible, &mut rng);
+        record.resize(len.into(), 0xee);
+        let read = hello(is_server, &record);
+        let Some(read) = read else { panic!("{is_server} {len} {visible}: {record:02x?}") };
+        tails += usize::from(read.tail > 0);
+        assert!(is_server || read.tail == 0);
+        let mut unique: Vec<_> = read.extensions.iter().filter(|kind| **kind & 0x0f0f != 0x0a0a).collect();
+        unique.sort_unstable();
+        let count = unique.len();
+        unique.dedup();
+        assert!(is_server || unique.len() == count, "{:?}", read.extensions);
+        named += usize::from(read.server.is_some());
+        kinds[usize::from(is_server)].extend(read.extensions);
+    }
+    let [client, server] = kinds.map(|kinds| kinds.into_iter().filter(|kind| kind & 0x0f0f != 0x0a0a).count());
+    assert!((client, server) == (23, 9) && named > 10 && tails > 500, "{client} {server} {named} {tails}");
+}
+
+#[test]
+fn chance_draws_messages_that_fill_their_records() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    for round in 0..2000 {
+        let is_server = round % 2 == 1;
+        let (least, _) = Content::lengths(is_server, false);
+        let len = rng.random_range(least..least + 40);
+        let visible = rng.random_range(least..=len);
+        let record = drawn(is_server, false, len, visible, &mut rng);
+        assert_eq!(Reader(&record[1..]).number(3), Some(usize::from(len) - 4), "{record:02x?}");
+        assert_eq!(len == 4, record[0] == 14);
+    }
+}
+
+/// A hello of a browser, and a server's answer.
+fn real() -> [Vec<u8>; 2] {
+    let client = [
+        &b"\x01\0\0\xd8\x03\x03"[..],
+        &[7; 32],
+        b"\x20",
+        &[8; 32],
+        b"\0\x06\x0a\x0a\x13\x01\xc0\x2f\x01\0\0\x89",
+        b"\x0a\x0a\0\0\0\0\0\x11\0\x0f\0\0\x0cshop.example\0\x17\0\0\xff\x01\0\x01\0\0\x0a\0\x06\0\x04\x0a\x0a\0\x1d",
+        b"\0\x0b\0\x02\x01\0\0\x23\0\0\0\x10\0\x0e\0\x0c\x02h2\x08http/1.1\0\x05\0\x05\x01\0\0\0\0\0\x0d\0\x04\0\x02\x04\x03",
+        b"\0\x33\0\x09\0\x07\x0a\x0a\0\x03abc\0\x2d\0\x02\x01\x01\0\x2b\0\x05\x04\x0a\x0a\x03\x04\0\x15\0\x03\0\0\0",
+    ]
+    .concat();
+    let server = [
+        &b"\x02\0\0\x53\x03\x03"[..],
+        &[9; 32],
+        b"\x20",
+        &[8; 32],
+        b"\x13\x01\0\0\x0b\0\x2b\0\x02\x03\x04\x33\x33\0\x01\0",
+    ]
+    .concat();
+    [client, server]
+}
+
+#[test]
+fn hellos_of_every_day_are_allowed() {
+    let [mut client, mut server] = real();
+    // The lengths that stand in them are those that they have.
+    let extensions = client.len() - (6 + 32 + 33 + 8 + 2 + 2);
+    let at = 6 + 32 + 33 + 8 + 2;
+    client[at..at + 2].copy_from_slice(&(extensions as u16).to_be_bytes());
+    client[3] = (client.len() - 4) as u8;
+    let at = server.len() - 11;
+    server.truncate(at + 6);
+    server[at - 2..at].copy_from_slice(&6u16.to_be_bytes());
+    server[3] = (server.len() - 4) as u8;
+    for (is_server, record) in [(false, &client), (true, &server)] {
+        assert!(hello(is_server, record).is_some(), "{record:02x?}");
+        let mut content = Content::new((is_server, true), true, record.len() as u16, record.len() as u16);
+        let wrong = record.iter().position(|b| !content.hear(Sym::Known(*b)));
+        assert_eq!(wrong, None, "{is_server}: {content:?}");
+    }
+    assert_eq!(hello(false, &client).unwrap().server.as_deref(), Some(&b"shop.example"[..]));
+}
+
+/// The records of a handshake at the beginning of a stream that can be read, as far as it has them.
+fn records(stream: &[u8]) -> Vec<(u8, &[u8])> {
+    let (mut ret, mut reader) = (Vec::new(), Reader(stream));
+    while let (Some(kind), Some(_), Some(len)) = (reader.number(1), reader.number(2), reader.number(2)) {
+        if !(20..=24).contains(&kind) {
+            break;
+        }
+        let body = reader.bytes(len.min(reader.0.len())).unwrap_or_default();
+        if body.len() < len {
+            break;
+        }
+        ret.push((kind as u8, body));
+    }
+    ret
+}
+
+#[test]
+fn every_flow_of_tls_begins_with_hellos() {
+    let strings = [&b"\x13\x01\x13\x02"[..], b"\0\x17\0\0", b"\0\x0b\0\x02\x01\0"].map(Into::into).to_vec();
+    let codec = WireCodec::new(vec!["web".into()], Dictionary::new(strings).unwrap(), false, Plan::default()).unwrap();
+    let port = PORTS.binary_search(&443).unwrap() as u8;
+    let mut opening = vec![Tok::GapE(0), Tok::Open(Proto::Tcp, false), Tok::Port(port), Tok::SportEph, Tok::HostNew];
+    let window = [Tok::Win(15), Tok::Byte(0)];
+    opening.extend([
+        Tok::Flags(0x02),
+        window[0],
+        window[1],
+        Tok::OptNone,
+        Tok::Len0,
+        Tok::GapE(0),
+        Tok::Flow(0, false),
+    ]);
+    opening.extend([Tok::Flags(0x12), window[0], window[1], Tok::OptNone, Tok::Len0, Tok::GapE(0), Tok::Flow(0, true)]);
+    opening.extend([Tok::Flags(0x10), Tok::Len0]);
+    let mut answered = opening.clone();
+    answered.extend([
+        Tok::GapE(0),
+        Tok::Flow(0, true),
+        Tok::Flags(0x18),
+        Tok::LenHi(0),
+        Tok::Byte(50),
+        Tok::Tls(2, 1),
+        Tok::RecRest,
+    ]);
+    answered.extend([1, 0, 0, 41, 3, 3].map(Tok::Byte));
+    answered.push(Tok::Opaque(32));
+    answered.extend([0, 0, 2, 0x13, 1, 1, 0].map(Tok::Byte));
+    answered.extend([
+        Tok::GapE(0),
+        Tok::Flow(0, false),
+        Tok::Flags(0x18),
+        Tok::LenHi(0),
+        Tok::Byte(180),
+        Tok::Tls(2, 1),
+    ]);
+    let (mut hellos, mut messages) = ([0; 2], 0);
+    for seed in 0..700 {
+        let is_wanted = |tok| {
+            matches!(tok, Tok::Flow(0, _) | Tok::Tls(2, _) | Tok::RecRest | Tok::LenHi(0 | 1) | Tok::TextName)
+                || matches!(tok, Tok::Flags(0x18) | Tok::OpaqueRest | Tok::Opaque(_) | Tok::Byte(60..220))
+        };
+        let tokens = testing::sample(&codec, [&opening, &answered][seed as usize % 2], seed, 6000, (40, is_wanted));
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        let decoded = codec.decode(&tokens, &mut Render { rng, start: Timestamp::from_parts(1_700_000_000, 0) });
+        assert_eq!(decoded.malformed_packets, 0);
+        // Streams by source, where their numbers go on without a gap from a SYN.
+        let mut streams: BTreeMap<_, (u32, Vec<u8>)> = BTreeMap::new();
+        for packet in &decoded.packets {
+            let frame = parse(packet).unwrap();
+            let Transport::Tcp(tcp) = frame.transport else { continue };
+            if tcp.dst_port != 443 && tcp.src_port != 443 {
+                continue;
+            }
+            let key = (frame.ip.src, tcp.src_port, frame.ip.dst, tcp.dst_port);
+            if tcp.flags & 2 != 0 {
+                streams.entry(key).or_insert((tcp.seq.wrapping_add(1), Vec::new()));
+            } else if let Some((next, stream)) = streams.get_mut(&key).filter(|(next, _)| *next == tcp.seq) {
+                *next = next.wrapping_add(frame.payload.len() as u32);
+                stream.extend_from_slice(frame.payload);
+            }
+        }
+        for ((_, src_port, _, dst_port), (_, stream)) in streams {
+            let is_server = src_port == 443 && dst_port != 443;
+            let mut phase = Phase::Silent;
+            for (kind, body) in records(&stream) {
+                match (kind, phase) {
+                    (22, Phase::Silent) => {
+                        assert!(hello(is_server, body).is_some(), "seed {seed}: {body:02x?}");
+                        hellos[usize::from(is_server)] += 1;
+                        phase = Phase::Plain;
+                    }
+                    (22, Phase::Plain) => {
+                        assert_eq!(Reader(&body[1..]).number(3), Some(body.len() - 4), "seed {seed}: {body:02x?}");
+                        messages += 1;
+                    }
+                    (20 | 23, _) => phase = Phase::Sealed,
+                    _ => {}
+                }
+            }
+        }
+    }
+    assert!(hellos.iter().all(|n| *n > 50) && messages > 10, "{hellos:?} {messages}");
+}
