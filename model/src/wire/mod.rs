@@ -2,9 +2,10 @@
 //!
 //! [`parse`] reads a captured frame, [`render`] writes one with every length and checksum computed, [`plan`] says which
 //! addresses, ports and names rendered traffic has, [`names`] where a payload tells names, [`dhcp`]
-//! what a frame determines of a message of DHCP. What a sender *decides* is the business of
+//! what a frame determines of a message of DHCP, [`certificate`] makes what servers show. What a sender *decides* is the business of
 //! [`codec::wire`](crate::codec::wire).
 
+pub mod certificate;
 pub mod dhcp;
 pub mod names;
 pub mod parse;

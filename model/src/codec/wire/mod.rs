@@ -53,7 +53,8 @@
 //!   called when rendered. A name of 30 bytes at a port of NetBIOS is rendered in its encoding. Where identifiers stand is the
 //!   business of [`names`](crate::wire::names).
 //! - **Applications.** The grammar lets both sides of a TCP flow begin as one application, and as the one that the port is
-//!   assigned to, unless the traffic of the label is known to depart from that ([`WireSpec::departures`]).
+//!   assigned to, unless the traffic of the label is known to depart from that ([`WireSpec::departures`]). Messages of DNS, CoAP,
+//!   DHCP and NetBIOS' name service fill their datagrams, hellos and messages of TLS their records.
 //! - **Without loss** ([`lossless`]) the same tokens are followed by `fix` and a patch where the rendered frame differs
 //!   from the captured one, from which both ends learn addresses, numbers and clocks; what has no structure is `raw`.
 //!
@@ -67,7 +68,8 @@
 //! | payload length, message structure, literal bytes, TLS record types and lengths, repetition of earlier messages | model |
 //! | sequence and acknowledgement numbers, SACK edges, TCP timestamps, IP ids, all lengths and checksums | renderer, from state |
 //! | addresses, MACs, VLAN, ephemeral ports, initial sequence numbers, names, addresses in text | renderer, from the plan |
-//! | opaque payload, text beyond a message's beginning | renderer, drawn |
+//! | opaque payload, text beyond a message's beginning, certificates of TLS | renderer, drawn |
+//! | hardware address, own addresses in DHCP where they are opaque | renderer, from the frame |
 
 mod action;
 mod application;

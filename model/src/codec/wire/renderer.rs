@@ -14,11 +14,14 @@ use rand_chacha::ChaCha8Rng;
 use super::action::{Action, Host, Open, Opt, Piece, Segment, Sport};
 use super::encode::tuple_of;
 use super::facts::Facts;
+use super::handshake::HANDSHAKE;
+use super::handshake::shown::Handshake;
 use super::side::ACK;
 use super::vocab::{HOSTS, NAMES, Proto};
 use super::walk::{Walk, options_len};
 use crate::flow::FiveTuple;
 use crate::packet::Timestamp;
+use crate::wire::certificate;
 use crate::wire::dhcp;
 use crate::wire::names::{self, netbios};
 use crate::wire::parse::{Frame, ICMP, ICMPV6, Ip, TCP, Tcp, Transport, UDP};
@@ -30,6 +33,9 @@ const HISTORY_MAX: usize = 32 << 10;
 /// Longest payload that is rendered: what IP can carry, less the longest headers. A sender that an unmasked model made up may
 /// exceed it; its frame is empty then.
 pub(super) const PAYLOAD_MAX: usize = 65_535 - 120;
+
+/// Letters of the name of a server that was called by none.
+const SERVER_NAME_LEN: usize = 16;
 
 /// What of a packet's payload later packets refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +73,8 @@ pub(super) struct Renderer {
 struct Rendered {
     facts: Facts,
     sides: [RenderedSide; 2],
+    /// The name that a client of TLS calls its server by.
+    server_name: Option<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -79,6 +87,7 @@ struct RenderedSide {
     clock: u32,
     last_ts: u32,
     history: History,
+    handshake: Handshake,
 }
 
 /// The latest part of one direction of a stream.
@@ -152,7 +161,7 @@ impl Renderer {
         let head = self.head(action, now);
         let mut payload = std::mem::take(&mut self.payload);
         payload.clear();
-        self.payload(action, Keep::ALL, &mut payload);
+        self.payload(action, Keep::ALL, now, &mut payload);
         let transport = match head.tcp {
             Some(tcp) => Transport::Tcp(Tcp { options: &self.options, ..tcp }),
             None if action.proto == Proto::Icmp => Transport::Icmp,
@@ -178,7 +187,7 @@ impl Renderer {
         let headers = Headers::new(&self.link, &head.ip, &transport);
         ret.clear();
         headers.reserve(ret);
-        self.payload(action, keep, ret);
+        self.payload(action, keep, now, ret);
         if ret.len() - headers.len() <= PAYLOAD_MAX {
             headers.fill(ret);
         } else {
@@ -196,7 +205,7 @@ impl Renderer {
     /// The headers of `action`, with the link header in `self.link` and the options in `self.options`.
     fn head(&mut self, action: &Action, now: Timestamp) -> Head {
         let me = usize::from(!action.from_orig);
-        let Rendered { facts, sides } = &mut self.slots[usize::from(action.slot)];
+        let Rendered { facts, sides, .. } = &mut self.slots[usize::from(action.slot)];
         let (own, other) = {
             let [a, b] = sides;
             if me == 0 { (a, b) } else { (b, a) }
@@ -242,7 +251,7 @@ impl Renderer {
 
     /// Learns from the captured frame that `action`, the last one rendered, stands for.
     pub(super) fn learn(&mut self, action: &Action, frame: &Frame<'_>, now: Timestamp) {
-        let Rendered { facts, sides } = &mut self.slots[usize::from(action.slot)];
+        let Rendered { facts, sides, .. } = &mut self.slots[usize::from(action.slot)];
         let me = usize::from(!action.from_orig);
         if action.opens.is_some() {
             facts.tuple = tuple_of(frame);
@@ -307,7 +316,7 @@ impl Renderer {
             clock: self.rng.next_u32() >> 2,
             ..RenderedSide::default()
         };
-        let rendered = Rendered { facts, sides: [side(), side()] };
+        let rendered = Rendered { facts, sides: [side(), side()], server_name: None };
         match self.slots.get_mut(usize::from(action.slot)) {
             Some(place) => *place = rendered,
             None => self.slots.push(rendered),
@@ -315,7 +324,7 @@ impl Renderer {
     }
 
     /// Appends the payload.
-    fn payload(&mut self, action: &Action, keep: Keep, ret: &mut Vec<u8>) {
+    fn payload(&mut self, action: &Action, keep: Keep, now: Timestamp, ret: &mut Vec<u8>) {
         if action.proto == Proto::Icmp {
             ret.extend_from_slice(&[action.icmp[0], action.icmp[1], 0, 0]);
         }
@@ -332,8 +341,10 @@ impl Renderer {
         for piece in &action.pieces {
             self.piece(*piece, action, me, new, ret);
         }
-        if action.proto == Proto::Udp {
-            self.complete(action, &mut ret[new..]);
+        match action.proto {
+            Proto::Udp => self.complete(action, &mut ret[new..]),
+            Proto::Tcp => self.certify(action, me, now, &mut ret[new..]),
+            Proto::Icmp => {}
         }
         let slot = &mut self.slots[usize::from(action.slot)];
         if keep.stream && action.tcp.is_some() {
@@ -358,6 +369,20 @@ impl Renderer {
         let tuple = if action.from_orig { tuple } else { tuple.reversed() };
         let around = dhcp::Around { link: &self.link, src: tuple.orig, dst: tuple.resp };
         dhcp::complete(message, |at| drawn.get(at) == Some(&true), around);
+    }
+
+    /// Writes certificates where a server shows some, over what was drawn.
+    fn certify(&mut self, action: &Action, me: usize, now: Timestamp, payload: &mut [u8]) {
+        let slot = &mut self.slots[usize::from(action.slot)];
+        if action.tcp.as_ref().is_some_and(|segment| segment.hole > 0) {
+            slot.sides[me].handshake.shown.clear();
+        }
+        let Rendered { sides, server_name, .. } = slot;
+        let name = |rng: &mut ChaCha8Rng| server_name.clone().unwrap_or_else(|| plan::name(SERVER_NAME_LEN, rng));
+        sides[me].handshake.complete(&action.pieces, &self.strings, payload, |len| {
+            let name = name(&mut self.rng);
+            certificate::chain(len, &name, now, &mut self.rng)
+        });
     }
 
     /// Appends a piece of the payload that begins at `new`.
@@ -387,6 +412,9 @@ impl Renderer {
                 let tuple = &self.slots[usize::from(action.slot)].facts.tuple;
                 let is_netbios = [tuple.orig_port, tuple.resp_port].into_iter().any(names::is_netbios);
                 let name = self.name(id, usize::from(len));
+                if me == 0 && action.pieces.iter().any(|piece| matches!(piece, Piece::Tls(HANDSHAKE, ..))) {
+                    self.slots[usize::from(action.slot)].server_name = Some(name.clone());
+                }
                 if is_netbios && name.len() == netbios::NAME_LEN {
                     ret.extend(netbios::encoded(&name[..netbios::NAME_LEN / 2].to_ascii_uppercase()));
                 } else if as_labels {

@@ -5,6 +5,7 @@
 
 use super::super::exchange::Sym;
 use super::extensions::{self, Form, HEAD, Said};
+use crate::wire::certificate;
 
 /// Bytes of a message's type and length.
 const MESSAGE_HEAD: u16 = 4;
@@ -15,16 +16,18 @@ const CLIENT_HELLO_MIN: u16 = BEGIN + 1 + 4 + 2;
 const SERVER_HELLO_MIN: u16 = BEGIN + 1 + 3;
 /// Longest session id.
 const SESSION_MAX: u8 = 32;
-/// What follows a server's hello in its record is as long as a certificate at least.
-const TAIL_MIN: u16 = 64;
+/// A message with certificates has one at least, as what follows a server's hello in its record; a client may have none to show.
+const CERTIFICATE_MIN: u16 = MESSAGE_HEAD + certificate::CHAIN_MIN as u16;
+const NO_CERTIFICATE: u16 = MESSAGE_HEAD + 3;
 
 /// Kinds of messages: hellos, those of a server, those of a client.
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
 /// A server is done: nothing is in it.
 const DONE: u8 = 14;
-const SERVER: [u8; 6] = [4, 11, 12, 13, DONE, 22];
-const CLIENT: [u8; 3] = [11, 15, 16];
+pub(super) const CERTIFICATE: u8 = 11;
+const SERVER: [u8; 6] = [4, CERTIFICATE, 12, 13, DONE, 22];
+const CLIENT: [u8; 3] = [CERTIFICATE, 15, 16];
 
 /// What the next byte is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +55,8 @@ enum State {
     ShareLen(bool),
     /// So many bytes of which nothing is asked.
     Free(u16),
+    /// So many that are drawn: certificates come in their place.
+    Shown(u16),
     /// So many that are said.
     Said(u16),
     /// So many of text that are said.
@@ -94,6 +99,8 @@ enum Part {
 pub(in super::super) struct Content {
     is_server: bool,
     is_hello: bool,
+    /// Whether the message has certificates.
+    is_shown: bool,
     /// Whether names of hosts are said as they are; else they are drawn.
     keep_names: bool,
     /// Bytes of the record, those that the segment has, and those that were heard.
@@ -118,6 +125,7 @@ impl Content {
         Self {
             is_server,
             is_hello,
+            is_shown: false,
             keep_names,
             len,
             visible,
@@ -136,7 +144,7 @@ impl Content {
     pub(super) fn lengths(is_server: bool, is_hello: bool) -> (u16, u16) {
         match (is_server, is_hello) {
             (false, true) => (MESSAGE_HEAD + CLIENT_HELLO_MIN, 0),
-            (true, true) => (MESSAGE_HEAD + SERVER_HELLO_MIN, MESSAGE_HEAD + SERVER_HELLO_MIN + TAIL_MIN),
+            (true, true) => (MESSAGE_HEAD + SERVER_HELLO_MIN, MESSAGE_HEAD + SERVER_HELLO_MIN + CERTIFICATE_MIN),
             (false, false) => (MESSAGE_HEAD + 1, MESSAGE_HEAD + 1),
             (true, false) => (MESSAGE_HEAD, MESSAGE_HEAD),
         }
@@ -160,9 +168,14 @@ impl Content {
         if let State::Free(left) = self.state { left } else { 0 }
     }
 
+    /// So many bytes come that can be drawn.
+    pub(super) fn drawn(&self) -> u16 {
+        if let State::Shown(left) = self.state { left } else { self.free() }
+    }
+
     /// Takes `n` of them.
     pub(super) fn pass(&mut self, n: u16) {
-        if let State::Free(left) = &mut self.state {
+        if let State::Free(left) | State::Shown(left) = &mut self.state {
             *left -= n;
             self.at += n;
             if *left == 0 {
@@ -185,7 +198,7 @@ impl Content {
         if !(self.is_hello && self.is_server) {
             return n == all;
         }
-        let is_whole = n == all || n <= all.saturating_sub(TAIL_MIN);
+        let is_whole = n == all || n <= all.saturating_sub(CERTIFICATE_MIN);
         n >= SERVER_HELLO_MIN && is_whole && n <= self.visible - MESSAGE_HEAD
     }
 
@@ -193,7 +206,7 @@ impl Content {
     fn is_end_high(&self, high: u8) -> bool {
         let all = self.len - MESSAGE_HEAD;
         let (from, to) = (u16::from(high) << 8, u16::from(high) << 8 | 255);
-        let most = all.saturating_sub(TAIL_MIN).min(self.visible - MESSAGE_HEAD).min(to);
+        let most = all.saturating_sub(CERTIFICATE_MIN).min(self.visible - MESSAGE_HEAD).min(to);
         (from..=to).contains(&all) && self.is_end(all)
             || self.is_hello && self.is_server && from.max(SERVER_HELLO_MIN) <= most
     }
@@ -218,6 +231,7 @@ impl Content {
         match state {
             State::Kind if self.is_hello => b == if self.is_server { SERVER_HELLO } else { CLIENT_HELLO },
             State::Kind if self.len == MESSAGE_HEAD => b == DONE,
+            State::Kind if b == CERTIFICATE => self.len == NO_CERTIFICATE || self.len >= CERTIFICATE_MIN,
             State::Kind => b != DONE && if self.is_server { SERVER.contains(&b) } else { CLIENT.contains(&b) },
             State::Length(0) => b == 0,
             State::Length(1) => self.is_end_high(b),
@@ -291,7 +305,7 @@ impl Content {
             State::Chosen(false) => b == 3,
             State::Chosen(true) => matches!(b, 3 | 4),
             State::Free(_) => true,
-            State::End => false,
+            State::Shown(_) | State::End => false,
         }
     }
 
@@ -326,7 +340,10 @@ impl Content {
         let number = number.unwrap_or(b.into());
         let one_less = |n: u16, more: fn(u16) -> State| if n > 1 { Some(more(n - 1)) } else { None };
         let next = match self.state {
-            State::Kind => Some(State::Length(0)),
+            State::Kind => {
+                self.is_shown = b == CERTIFICATE;
+                Some(State::Length(0))
+            }
             State::Length(0) => Some(State::Length(1)),
             State::Length(_) => {
                 self.end = self.at + number;
@@ -368,6 +385,7 @@ impl Content {
             State::EntryLen => Some(State::Word(number)),
             State::ShareLen(_) => Some(State::Free(number)),
             State::Free(n) => one_less(n, State::Free),
+            State::Shown(n) => one_less(n, State::Shown),
             State::Said(n) => match one_less(n, State::Said) {
                 None if self.part == Part::Extensions && matches!(self.form, Form::Shares | Form::Share) => {
                     Some(State::ShareLen(self.form == Form::Share))
@@ -395,7 +413,9 @@ impl Content {
             return Some(State::Version(0));
         }
         self.part = Part::Rest;
-        (self.end > self.at).then(|| State::Free(self.end - self.at))
+        let left = self.end - self.at;
+        let body = if self.is_shown && self.len != NO_CERTIFICATE { State::Shown(left) } else { State::Free(left) };
+        (left > 0).then_some(body)
     }
 
     /// Into a part of `n` free bytes.
@@ -444,7 +464,7 @@ impl Content {
                 self.part = Part::Rest;
                 let tail = self.len - self.end;
                 self.end = self.len;
-                State::Free(tail)
+                State::Shown(tail)
             }
             _ => State::End,
         };

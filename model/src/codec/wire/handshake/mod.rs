@@ -5,6 +5,7 @@
 
 mod content;
 mod extensions;
+pub(super) mod shown;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,7 @@ use super::walk::{Step, Walk};
 
 /// Types of records (RFC 8446, section 5.1; RFC 5246, section 7.1).
 const CHANGE_CIPHER_SPEC: u8 = 20;
-const HANDSHAKE: u8 = 22;
+pub(super) const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 
 /// How far a side's handshake has come.
@@ -168,7 +169,8 @@ impl Draft {
             Piece::Str(i) => walk.strings()[usize::from(i)].iter().all(|b| content.hear(Sym::Known(*b))),
             Piece::Zero(_) => (0..n).all(|_| content.hear(Sym::Known(0))),
             Piece::Name(_, _, false) => (0..n).all(|_| content.hear(Sym::Text)),
-            _ => content.takes_drawn(n),
+            Piece::Opaque(_) => content.takes(n, content.drawn()),
+            _ => content.takes(n, content.free()),
         };
         if !is_right {
             self.content = None;
@@ -177,9 +179,9 @@ impl Draft {
 }
 
 impl Content {
-    /// Takes bytes that are drawn, or copied. False where something is asked of one of them.
-    fn takes_drawn(&mut self, n: usize) -> bool {
-        let is_free = n <= usize::from(self.free());
+    /// Takes `n` bytes where so many can come. False where something is asked of one of them.
+    fn takes(&mut self, n: usize, most: u16) -> bool {
+        let is_free = n <= usize::from(most);
         if is_free {
             self.pass(n as u16);
         }
@@ -202,10 +204,12 @@ impl Content {
                 string.first().is_some_and(|b| self.allows(Sym::Known(*b)))
                     && string.iter().all(|b| content.hear(Sym::Known(*b)))
             }
-            Tok::Same(n) | Tok::Peer(n) | Tok::Opaque(n) => u16::from(n) <= free,
+            Tok::Opaque(n) => u16::from(n) <= self.drawn(),
+            Tok::OpaqueRest => limit <= self.drawn(),
+            Tok::Same(n) | Tok::Peer(n) => u16::from(n) <= free,
             Tok::Quad(n) => u16::from(n) <= free,
             Tok::Inc2 => free >= 2,
-            Tok::SameRest | Tok::PeerRest | Tok::OpaqueRest | Tok::TextRest => limit <= free,
+            Tok::SameRest | Tok::PeerRest | Tok::TextRest => limit <= free,
             Tok::ZeroRest => {
                 let mut content = *self;
                 limit <= free || (0..limit).all(|_| content.hear(Sym::Known(0)))
