@@ -2,14 +2,14 @@
 # Captures of real clients and servers from Debian's packages, talking in network namespaces: traffic that nobody else owns.
 # shellcheck disable=SC2030,SC2031,SC2317 # each host draws from a RANDOM of its own in a subshell; kinds are called by name
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/.."
 # shellcheck source=packaging/lib.sh
 . packaging/lib.sh
 
 ALL=(dhcp ntp snmp ftp mqtt http ssh dns mail)
 usage() {
     cat <<EOF
-usage: packaging/base/lab.sh --out DIR [--only NAME]... [--no-install]
+usage: packaging/lab.sh --out DIR [--only NAME]... [--no-install]
 
 Runs real programs in network namespaces of its own and writes a capture of each kind, DIR/NAME.pcap, and DIR/manifest.csv.
 NAME is one of ${ALL[*]} (default: all). Each host has a link with a delay of its own, 0.3 to 30 ms, and some lose packets.
@@ -59,7 +59,7 @@ if [ -z "${LAB_WORK:-}" ]; then
     # The rest runs in process, mount and network namespaces that end with their first process, and may not set the clock.
     cd "$start"
     setpriv --inh-caps=-sys_time --bounding-set=-sys_time unshare --mount --pid --uts --net --fork --kill-child --mount-proc \
-        bash "$OLDPWD/packaging/base/lab.sh" "${given[@]}" &
+        bash "$OLDPWD/packaging/lab.sh" "${given[@]}" &
     child=$!
     trap 'kill -KILL "$child" 2>/dev/null || true; sleep 0.3; rm -rf "$LAB_WORK"' EXIT
     trap 'exit 130' INT TERM
@@ -754,6 +754,6 @@ done
 [ -z "${LAB_KEEP_LOGS:-}" ] || cp -r "$WORK/log" "$OUT/log"
 echo path,label,licence >"$OUT/manifest.csv"
 for kind in "${KINDS[@]}"; do
-    [ -s "$OUT/$kind.pcap" ] && echo "$kind.pcap,${LABELS[$kind]:-$kind},made by packaging/base/lab.sh" >>"$OUT/manifest.csv"
+    [ -s "$OUT/$kind.pcap" ] && echo "$kind.pcap,${LABELS[$kind]:-$kind},made by packaging/lab.sh" >>"$OUT/manifest.csv"
 done
 say "written: $OUT/manifest.csv"
