@@ -120,9 +120,10 @@ pub(in super::super) struct Content {
 }
 
 impl Content {
-    /// What a record of `len` bytes holds, of which the segment has `visible`.
-    pub(super) fn new((is_server, is_hello): (bool, bool), keep_names: bool, len: u16, visible: u16) -> Self {
-        Self {
+    /// What a record of `len` bytes holds, of which the segment has `visible`; `None` where these are too few for anything.
+    pub(super) fn new((is_server, is_hello): (bool, bool), keep_names: bool, len: u16, visible: u16) -> Option<Self> {
+        let is_enough = visible.min(len) >= Self::lengths(is_server, is_hello).0;
+        is_enough.then_some(Self {
             is_server,
             is_hello,
             is_shown: false,
@@ -137,7 +138,7 @@ impl Content {
             high: None,
             form: Form::Nothing,
             said: 0,
-        }
+        })
     }
 
     /// Lengths that a record has at least, and at most where it goes on behind its segment: a client's hello does not.

@@ -153,7 +153,7 @@ impl Draft {
         if let Piece::Tls(kind, _, len) = piece {
             let which = (!action.from_orig, self.phase == Phase::Silent);
             let is_plain = kind == HANDSHAKE && matches!(self.phase, Phase::Silent | Phase::Plain);
-            self.content = is_plain.then(|| Content::new(which, self.keep_names, len, walk.limit()));
+            self.content = Content::new(which, self.keep_names, len, walk.limit()).filter(|_| is_plain);
             self.phase = match kind {
                 _ if self.phase == Phase::Lost => Phase::Lost,
                 HANDSHAKE if self.phase == Phase::Silent => Phase::Plain,

@@ -99,8 +99,8 @@ impl Handshake {
                 self.shown.extend(SIGNED.map(Some));
                 self.shown.extend(short(len - 4));
             }
-            CLIENT_KEY_EXCHANGE if len <= 1 + POINT_MAX => self.shown.push_back(Some((len - 1) as u8)),
-            CLIENT_KEY_EXCHANGE => self.shown.extend(short(len - 2)),
+            CLIENT_KEY_EXCHANGE if (1..=1 + POINT_MAX).contains(&len) => self.shown.push_back(Some((len - 1) as u8)),
+            CLIENT_KEY_EXCHANGE if len > 1 => self.shown.extend(short(len - 2)),
             _ => {}
         }
     }

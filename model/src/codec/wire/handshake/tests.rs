@@ -125,7 +125,7 @@ fn hello(is_server: bool, record: &[u8]) -> Option<Hello> {
 
 /// Draws what a record holds, evenly among the bytes that can come, as far as its segment has it.
 fn drawn(is_server: bool, is_hello: bool, len: u16, visible: u16, rng: &mut ChaCha8Rng) -> Vec<u8> {
-    let mut content = Content::new((is_server, is_hello), true, len, visible);
+    let mut content = Content::new((is_server, is_hello), true, len, visible).unwrap();
     let mut ret = Vec::new();
     while ret.len() < usize::from(visible) {
         if content.drawn() > content.free() {
@@ -223,7 +223,7 @@ fn hellos_of_every_day_are_allowed() {
     server[3] = (server.len() - 4) as u8;
     for (is_server, record) in [(false, &client), (true, &server)] {
         assert!(hello(is_server, record).is_some(), "{record:02x?}");
-        let mut content = Content::new((is_server, true), true, record.len() as u16, record.len() as u16);
+        let mut content = Content::new((is_server, true), true, record.len() as u16, record.len() as u16).unwrap();
         let wrong = record.iter().position(|b| !content.hear(Sym::Known(*b)));
         assert_eq!(wrong, None, "{is_server}: {content:?}");
     }
@@ -335,6 +335,34 @@ fn every_flow_of_tls_begins_with_hellos() {
         }
     }
     assert!(hellos.iter().all(|n| *n > 50) && messages > 10, "{hellos:?} {messages}");
+}
+
+#[test]
+fn whatever_is_said_without_rules_is_followed_without_panic() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let [client, server] = real();
+    for round in 0..40_000 {
+        let (is_server, is_hello) = (round % 2 == 1, round % 3 > 0);
+        let (len, visible) = (rng.random_range(0..300), rng.random_range(0..300));
+        let Some(mut content) = Content::new((is_server, is_hello), false, len, visible.min(len)) else { continue };
+        let like = if is_server { &server } else { &client };
+        for i in 0..usize::from(len) {
+            let b = if rng.random_range(0..8) == 0 { rng.random() } else { *like.get(i).unwrap_or(&0) };
+            let all = (0..=255u8).filter(|b| content.allows(Sym::Known(*b))).count();
+            if !content.hear(Sym::Known(b)) && (all == 0 || rng.random_range(0..2) == 0) {
+                break;
+            }
+            content.takes(rng.random_range(0..9), content.drawn());
+        }
+    }
+    // Any pieces, of any record.
+    for _ in 0..20_000 {
+        let mut side = Handshake::default();
+        let mut payload: Vec<u8> = (0..rng.random_range(5..60)).map(|_| rng.random_range(0..17)).collect();
+        let len = payload.len() as u16;
+        let pieces = [Piece::Tls(rng.random_range(20..25), 3, rng.random_range(0..80)), Piece::Opaque(len - 5)];
+        side.complete(&pieces, &[], &mut payload, |len| (len > 20).then(|| vec![0; len]));
+    }
 }
 
 #[test]
