@@ -11,6 +11,7 @@ mod horizon;
 mod labels;
 mod options;
 mod sampling;
+mod settings;
 mod stock;
 mod stock_file;
 mod traffic;
@@ -21,12 +22,11 @@ pub use arrivals::{
 };
 pub use decoder::{Decoder, Draws, HostDecoder};
 pub(crate) use decoder::{PromptCache, check_keep};
-pub use generator::{
-    End, GenerateError, GenerateOptions, GeneratedFlow, Generator, GeneratorCounters, Request, Requests,
-};
+pub use generator::{End, GenerateError, GeneratedFlow, Generator, GeneratorCounters, Request, Requests};
 pub use labels::{LabelChoice, Labels, LabelsError, label_id};
 pub use options::{OPTIONS, OptionKind, OptionSpec};
 pub use sampling::{Picker, Sampling};
+pub use settings::GenerateOptions;
 pub use stock::{STOCK_BYTES_MAX, Stock, StockFlow};
 pub use stock_file::{StockError, StockKey};
 pub use traffic::{Prompt, Traffic, TrafficError, TrafficOptions};

@@ -5,8 +5,9 @@ use std::task::Poll;
 
 use super::arrivals::{Arrivals, ArrivalsError, HELD_PACKETS_MAX, Timeline, TimelineCounters, TimelinePacket};
 use super::decoder::Decoder;
-use super::generator::{GenerateError, GenerateOptions, Generator, GeneratorCounters, Request, Requests};
+use super::generator::{GenerateError, Generator, GeneratorCounters, Request, Requests};
 use super::labels::{LabelChoice, Labels, LabelsError};
+use super::settings::GenerateOptions;
 use super::stock::{STOCK_BYTES_MAX, Stock, Stocked};
 use crate::codec::{Codec, LabelId, Token};
 use crate::mamba::MambaConfig;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::codec::bytes::{BytesCodec, Keep, Vocab};
-use crate::generate::HostDecoder;
+use crate::generate::{HostDecoder, Sampling};
 use crate::mamba::{Batch, Loss, Mamba, Params, State};
 use crate::train::testing::{Bigram, NibbleCodec, session};
 
