@@ -1,6 +1,5 @@
 //! Many flows decoded in one batch, delivered in the order in which they were asked for.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -14,7 +13,8 @@ use super::decoder::{Decoder, Draws};
 use super::horizon::Horizon;
 use super::sampling::unit;
 use super::settings::GenerateOptions;
-use crate::codec::{Codec, Grammar, LabelId, Render, Token};
+use super::window::{Ended, Window};
+use crate::codec::{Codec, Decoded, Grammar, LabelId, Render, Token};
 use crate::mamba::MambaConfig;
 use crate::packet::{Packet, Timestamp};
 use crate::train::ConfigError;
@@ -119,7 +119,7 @@ pub type Requests = Box<dyn Iterator<Item = Request> + Send>;
 /// A flow that ends gives its stream to the next request. While more than an eighth of the streams is idle, the batch is made
 /// smaller (idle streams are fed the end token); chance belongs to a flow and not to a stream, and a step of the network
 /// treats each stream by itself, so neither changes what a flow becomes. Memory is bounded: at most `ahead` * `streams`
-/// flows are begun and not yet taken out, and none is begun while more than [`HELD_PACKETS_MAX`] packets wait for that.
+/// flows are begun and not yet taken out, and none is begun while those that ended have more than 4,000,000 tokens.
 pub struct Generator {
     decoder: Box<dyn Decoder>,
     codec: Arc<dyn Codec>,
@@ -130,11 +130,8 @@ pub struct Generator {
     /// Tokens to feed next, one for each stream.
     inputs: Vec<Token>,
     drawing: Drawing,
-    /// Flows begun and not taken out; the first has the index `delivered`. `None` while it is being decoded.
-    window: VecDeque<Option<GeneratedFlow>>,
-    delivered: u64,
-    /// Packets in the window.
-    held_packets: usize,
+    /// Flows begun and not taken out.
+    window: Window,
     /// Beyond what nothing is asked for, where that is known.
     horizon: Option<Horizon>,
     /// No flow has more packets, whatever its label is.
@@ -197,10 +194,8 @@ impl Generator {
             slots: Vec::new(),
             inputs: Vec::new(),
             drawing: Drawing::default(),
-            window: VecDeque::new(),
+            window: Window::default(),
             requests: Some(requests),
-            delivered: 0,
-            held_packets: 0,
             horizon: None,
             cut_at: usize::MAX,
             counters: GeneratorCounters::default(),
@@ -240,15 +235,11 @@ impl Generator {
     /// in between: pending means to call again, and nothing wakes anybody.
     pub fn poll_flow(&mut self) -> Poll<Option<GeneratedFlow>> {
         self.admit();
-        let Some(first) = self.window.front_mut() else { return Poll::Ready(None) };
-        if let Some(flow) = first.take() {
-            self.window.pop_front();
-            self.delivered += 1;
-            self.held_packets -= flow.packets.len();
-            return Poll::Ready(Some(flow));
+        let taken = self.window.take();
+        if taken.is_pending() {
+            self.step();
         }
-        self.step();
-        Poll::Pending
+        taken.map(|flow| flow.map(|(index, flow)| self.deliver(index, flow)))
     }
 
     /// How it generates.
@@ -282,9 +273,7 @@ impl Generator {
         let is_beyond = |flow: &Decoding| flow.start > horizon;
         if let Some(first) = self.slots.iter().flatten().filter(|flow| is_beyond(flow)).map(|flow| flow.index).min() {
             // Requests come in the order of their starts: what comes after it is beyond the horizon too.
-            self.window.drain((first - self.delivered) as usize..).flatten().for_each(|flow| {
-                self.held_packets -= flow.packets.len();
-            });
+            self.window.give_up(first);
             self.slots.iter_mut().for_each(|slot| *slot = slot.take().filter(|flow| !is_beyond(flow)));
             self.requests = None;
         }
@@ -313,11 +302,7 @@ impl Generator {
 
     /// Flows that may be begun.
     fn room(&self) -> usize {
-        // Where nothing is under way the first flow in the window is complete, and taken out next.
-        if self.held_packets > HELD_PACKETS_MAX {
-            return 0;
-        }
-        (self.options.ahead * self.options.streams).saturating_sub(self.window.len())
+        self.window.room(self.options.ahead * self.options.streams)
     }
 
     /// Makes the batch one of `streams` streams, which are enough for the flows under way.
@@ -336,8 +321,7 @@ impl Generator {
 
     /// Begins a flow in a free stream: runs its prompt through the network and draws its first token.
     fn begin(&mut self, slot: usize, request: Request) {
-        let index = self.delivered + self.window.len() as u64;
-        self.window.push_back(None);
+        let index = self.window.begin();
         let is_known = usize::from(request.label.0) < self.codec.labels().len();
         let prompt = match request.prompt {
             Some(prompt) => prompt,
@@ -454,39 +438,43 @@ impl Generator {
         self.slots[slot] = Some(flow);
     }
 
-    /// Decodes a flow's tokens and puts it in its place in the window.
+    /// Puts a flow that has ended in its place in the window.
     fn finish(&mut self, flow: Decoding, end: End) {
-        let rng = flow_rng(self.options.seed, flow.index, Use::Render);
-        let mut decoded = self.codec.decode(&flow.tokens, &mut Render { rng, start: flow.start });
-        decoded.packets.truncate(flow.packets_max);
-        // A codec whose times go back would break the order of the time line.
-        decoded.packets.sort_by_key(|p| p.ts);
+        let Decoding { index, label, start, tokens, prompt_tokens, packets_max, .. } = flow;
+        let flow = Ended { label, start, tokens, prompt_tokens, packets_max, end };
         let c = &mut self.counters;
         c.flows += 1;
-        c.packets += decoded.packets.len() as u64;
-        c.malformed_packets += decoded.malformed_packets;
         match end {
             End::Finished => {}
             End::TokensMax | End::PacketsMax => c.cut_flows += 1,
             End::NoToken => c.no_token_flows += 1,
             End::BadRequest => c.bad_requests += 1,
         }
-        if let Some(horizon) = &mut self.horizon {
-            decoded.packets.iter().for_each(|packet| horizon.see(packet.ts));
+        if self.horizon.is_some() {
+            for packet in self.decode(index, &flow).packets {
+                self.horizon.iter_mut().for_each(|horizon| horizon.see(packet.ts));
+            }
         }
-        self.held_packets += decoded.packets.len();
-        let place = (flow.index - self.delivered) as usize;
-        self.window[place] = Some(GeneratedFlow {
-            index: flow.index,
-            label: flow.label,
-            start: flow.start,
-            tokens: flow.tokens,
-            prompt_tokens: flow.prompt_tokens,
-            packets: decoded.packets,
-            malformed_packets: decoded.malformed_packets,
-            end,
-            is_again: false,
-        });
+        self.window.end(index, flow);
+    }
+
+    /// The packets of a flow, in the order of their times.
+    fn decode(&self, index: u64, flow: &Ended) -> Decoded {
+        let rng = flow_rng(self.options.seed, index, Use::Render);
+        let mut decoded = self.codec.decode(&flow.tokens, &mut Render { rng, start: flow.start });
+        decoded.packets.truncate(flow.packets_max);
+        // A codec whose times go back would break the order of the time line.
+        decoded.packets.sort_by_key(|p| p.ts);
+        decoded
+    }
+
+    /// Makes the packets of a flow that is taken out.
+    fn deliver(&mut self, index: u64, flow: Ended) -> GeneratedFlow {
+        let Decoded { packets, malformed_packets, .. } = self.decode(index, &flow);
+        self.counters.packets += packets.len() as u64;
+        self.counters.malformed_packets += malformed_packets;
+        let Ended { label, start, tokens, prompt_tokens, end, .. } = flow;
+        GeneratedFlow { index, label, start, tokens, prompt_tokens, packets, malformed_packets, end, is_again: false }
     }
 }
 

@@ -15,6 +15,7 @@ mod settings;
 mod stock;
 mod stock_file;
 mod traffic;
+mod window;
 
 pub use arrivals::{
     Arrivals, ArrivalsError, FlowPackets, Flows, HELD_PACKETS_MAX, StartedFlow, Timeline, TimelineCounters,

@@ -36,7 +36,7 @@ pub struct TrafficOptions {
     pub stock_bytes_max: usize,
     /// Time of the first packet. Default: 1,700,000,000 s after 1970.
     pub start: Timestamp,
-    /// How to generate. Default: 64 streams, seed 1, 10,000 packets and 100,000 tokens of a flow at most, 16 flows a stream
+    /// How to generate. Default: 64 streams, seed 1, 10,000 packets and 100,000 tokens of a flow at most, 64 flows a stream
     /// ahead.
     pub generate: GenerateOptions,
 }
@@ -57,7 +57,7 @@ impl Default for TrafficOptions {
                 streams: 64,
                 seed: 1,
                 tokens_max: 100_000,
-                ahead: 16,
+                ahead: 64,
                 ..GenerateOptions::default()
             },
         }

@@ -2,7 +2,7 @@
 //!
 //! [`parse`] reads a captured frame, [`render`] writes one with every length and checksum computed, [`plan`] says which
 //! addresses, ports and names rendered traffic has, [`names`] where a payload tells names, [`dhcp`]
-//! what a frame determines of a message of DHCP, [`certificate`] makes what servers show. What a sender *decides* is the business of
+//! what a frame determines of a message of DHCP, [`certificate`] makes what servers show, [`quic`] what is not secret of QUIC. What a sender *decides* is the business of
 //! [`codec::wire`](crate::codec::wire).
 
 pub mod certificate;
@@ -10,4 +10,5 @@ pub mod dhcp;
 pub mod names;
 pub mod parse;
 pub mod plan;
+pub mod quic;
 pub mod render;

