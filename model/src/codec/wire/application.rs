@@ -23,7 +23,7 @@ pub(super) enum Application {
     Rdp,
     /// Behind the session service's header (RFC 1002, section 4.3; MS-SMB2, section 2.1).
     Smb,
-    /// RFC 5321, section 4.2.
+    /// RFC 5321, section 4.2; a client says who it is (section 3.2), or goes.
     Smtp,
     /// RFC 4253, section 4.2.
     Ssh,
@@ -185,6 +185,11 @@ static OPENINGS: [Opening; OPENINGS_LEN] = [
     opening(Smtp, RESPONDER, b"421-"),
     opening(Smtp, RESPONDER, b"554 "),
     opening(Smtp, RESPONDER, b"554-"),
+    opening(Smtp, OPENER, b"EHLO "),
+    opening(Smtp, OPENER, b"ehlo "),
+    opening(Smtp, OPENER, b"HELO "),
+    opening(Smtp, OPENER, b"helo "),
+    opening(Smtp, OPENER, b"QUIT\r"),
     opening(Pop, RESPONDER, b"+OK"),
     opening(Pop, RESPONDER, b"-ERR"),
     opening(Imap, RESPONDER, b"* "),
@@ -238,7 +243,7 @@ static OPENINGS: [Opening; OPENINGS_LEN] = [
 pub(super) struct Openings([u64; WORDS]);
 
 const WORDS: usize = OPENINGS_LEN.div_ceil(64);
-const OPENINGS_LEN: usize = 129;
+const OPENINGS_LEN: usize = 134;
 
 /// What becomes of a set of openings as bytes are said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -341,8 +346,10 @@ mod tests {
         assert_eq!(told(at(502, 0), b"\x00\x01\x00\x00\x00\x07\x01\x03\x00\x00\x00\x01"), Heard::Other);
         assert_eq!(told(at(502, 0), b"\x00\x01\x02\x00\x00\x06"), Heard::Other);
         assert_eq!(told(at(1883, 0), b"\x10\x25\x00\x06MQIsdp\x03"), Heard::Known(Mqtt));
-        // Nothing is asked of a client of mail.
-        assert!(at(25, 0).is_empty());
+        assert_eq!(told(at(25, 0), b"EHLO river.example\r\n"), Heard::Known(Smtp));
+        assert_eq!(told(at(587, 0), b"HTTP/1.1 200 OK\r\n"), Heard::Other);
+        // Nothing is asked of a client that reads its mail.
+        assert!(at(110, 0).is_empty());
     }
 
     #[test]
