@@ -23,6 +23,7 @@ use crate::flow::FiveTuple;
 use crate::packet::Timestamp;
 use crate::wire::certificate;
 use crate::wire::dhcp;
+use crate::wire::isakmp;
 use crate::wire::names::{self, netbios};
 use crate::wire::parse::{Frame, ICMP, ICMPV6, Ip, TCP, Tcp, Transport, UDP};
 use crate::wire::plan::{self, Plan};
@@ -358,13 +359,22 @@ impl Renderer {
     /// Fills in what the headers determine of a message.
     fn complete(&self, action: &Action, message: &mut [u8]) {
         let tuple = self.slots[usize::from(action.slot)].facts.tuple;
-        if !dhcp::is_dhcp([tuple.orig_port, tuple.resp_port]) {
+        let isakmp = isakmp::is_isakmp([tuple.resp_port, tuple.orig_port]);
+        if isakmp.is_none() && !dhcp::is_dhcp([tuple.orig_port, tuple.resp_port]) {
             return;
         }
         let mut drawn = Vec::with_capacity(message.len());
         for piece in &action.pieces {
-            let is_drawn = matches!(piece, Piece::Opaque(_));
+            let is_drawn = match piece {
+                Piece::Opaque(_) => true,
+                // The grammar knows no other rests.
+                Piece::Text(_) | Piece::Quad(_) => isakmp.is_some(),
+                _ => false,
+            };
             drawn.resize(drawn.len() + usize::from(piece.len(&self.strings)), is_drawn);
+        }
+        if let Some(is_behind_nat) = isakmp {
+            return isakmp::complete(message, is_behind_nat, |at| drawn.get(at) == Some(&true));
         }
         let tuple = if action.from_orig { tuple } else { tuple.reversed() };
         let around = dhcp::Around { link: &self.link, src: tuple.orig, dst: tuple.resp };
