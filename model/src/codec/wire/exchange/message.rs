@@ -223,6 +223,7 @@ pub(in super::super) fn is_message(port: u16, is_reply: bool, payload: &[u8]) ->
     let (Some(protocol), Ok(len)) = (Protocol::at(port), u16::try_from(payload.len())) else { return false };
     let mut message = protocol.message(Names::Literal, is_reply, len, 0);
     message = match message {
+        Message::Dns(dns) => Message::Dns(dns.with_any_option()),
         Message::Coap(coap) => Message::Coap(coap.with_any_option()),
         Message::Dhcp(dhcp) => Message::Dhcp(dhcp.with_any_option()),
         Message::Isakmp(isakmp) => Message::Isakmp(isakmp.with_any_payload()),
