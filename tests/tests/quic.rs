@@ -31,9 +31,9 @@ fn packets(flow: usize) -> Vec<Packet> {
         ret
     };
     // Half of the flows say their headers, with identifiers too short to look like chance.
-    let head: &[u8] = if flow.is_multiple_of(2) { &[0xc3, 0, 0, 0, 1, 2, 7, 7, 2, 5, 5, 0, 0x44, 0xa0] } else { &[] };
+    let head: &[u8] = if flow.is_multiple_of(2) { &[0xc3, 0, 0, 0, 1, 2, 7, 7, 2, 5, 5, 0, 0x44, 0xa4] } else { &[] };
     let datagrams = [
-        (true, datagram(head, 14 + 0x4a0)),
+        (true, datagram(head, 14 + 0x4a4)),
         (false, datagram(&[], 1250)),
         (true, datagram(&[], 1250)),
         (true, datagram(&[], 90)),
@@ -62,7 +62,8 @@ fn tshark_and_suricata_read_both_hellos_of_every_generated_conversation() {
     train_tiny(&captures, &model, 2);
     // What is prompted with is rendered as what is generated is.
     let flows = FLOWS.to_string();
-    let args = ["generate", "--model", model.to_str().unwrap(), "--prompt", capture.to_str().unwrap(), "--flows", &flows];
+    let args =
+        ["generate", "--model", model.to_str().unwrap(), "--prompt", capture.to_str().unwrap(), "--flows", &flows];
     let more = ["--prompt-packets", "5", "--flow-packets-max", "5", "-q", "-w", out.to_str().unwrap()];
     succeed(&[&args[..], &more].concat());
     assert_eq!(traffic::read(&out).len(), 5 * FLOWS);
@@ -75,7 +76,8 @@ fn tshark_and_suricata_read_both_hellos_of_every_generated_conversation() {
         assert_eq!(names.count(), FLOWS);
     }
     let Some(events) = suricata(&out, dir.path()) else { return };
-    let named = events.iter().filter(|event| event["quic"]["sni"].as_str().is_some_and(|sni| sni.ends_with(".example")));
+    let named =
+        events.iter().filter(|event| event["quic"]["sni"].as_str().is_some_and(|sni| sni.ends_with(".example")));
     assert_eq!(named.count(), FLOWS, "{events:?}");
 }
 
@@ -97,7 +99,10 @@ fn tshark(capture: &Path) -> Option<Vec<Vec<String>>> {
 fn suricata(capture: &Path, dir: &Path) -> Option<Vec<serde_json::Value>> {
     std::fs::write(dir.join("suricata.yaml"), SURICATA).unwrap();
     let mut command = Command::new("suricata");
-    command.current_dir(dir).args(["-c", "suricata.yaml", "-k", "all", "-S", "/dev/null", "-l", ".", "-r"]).arg(capture);
+    command
+        .current_dir(dir)
+        .args(["-c", "suricata.yaml", "-k", "all", "-S", "/dev/null", "-l", ".", "-r"])
+        .arg(capture);
     let Ok(output) = command.output() else {
         eprintln!("skipped: there is no suricata (Debian package suricata, in the backports of Debian 12)");
         return None;

@@ -54,7 +54,7 @@
 //!   business of [`names`](crate::wire::names).
 //! - **Applications.** The grammar lets both sides of a TCP flow begin as one application, and as the one that the port is
 //!   assigned to, unless the traffic of the label is known to depart from that ([`WireSpec::departures`]). Messages of DNS, CoAP,
-//!   DHCP and NetBIOS' name service fill their datagrams, hellos and messages of TLS their records.
+//!   DHCP, ISAKMP and NetBIOS' name service fill their datagrams, hellos and messages of TLS their records.
 //! - **Without loss** ([`lossless`]) the same tokens are followed by `fix` and a patch where the rendered frame differs
 //!   from the captured one, from which both ends learn addresses, numbers and clocks; what has no structure is `raw`.
 //!

@@ -22,12 +22,13 @@ use super::walk::{Walk, options_len};
 use crate::flow::FiveTuple;
 use crate::packet::Timestamp;
 use crate::wire::certificate;
-use crate::wire::dhcp;
 use crate::wire::names::{self, netbios};
 use crate::wire::parse::{Frame, ICMP, ICMPV6, Ip, TCP, Tcp, Transport, UDP};
 use crate::wire::plan::{self, Plan};
 use crate::wire::quic;
 use crate::wire::render::{Headers, render};
+
+mod datagram;
 
 /// Bytes of each direction of a stream that are kept for retransmissions.
 const HISTORY_MAX: usize = 32 << 10;
@@ -356,31 +357,6 @@ impl Renderer {
         if keep.message {
             slot.facts.say(action, &ret[start..]);
         }
-    }
-
-    /// Fills in what the headers, and earlier messages, determine of a message.
-    fn complete(&mut self, action: &Action, me: usize, message: &mut [u8]) {
-        let mut drawn = Vec::with_capacity(message.len());
-        for piece in &action.pieces {
-            let is_drawn = matches!(piece, Piece::Opaque(_));
-            drawn.resize(drawn.len() + usize::from(piece.len(&self.strings)), is_drawn);
-        }
-        let is_drawn = |at: usize| drawn.get(at) == Some(&true);
-        let Rendered { facts, quic, .. } = &mut self.slots[usize::from(action.slot)];
-        let tuple = facts.tuple;
-        if action.opens.is_some() {
-            let conversation = quic::Conversation::begin(message, &is_drawn, tuple.resp_port, &mut self.rng);
-            *quic = conversation.map(Box::new);
-        }
-        if let Some(quic) = quic {
-            return quic.complete(me == 1, message, &is_drawn, &mut self.rng);
-        }
-        if !dhcp::is_dhcp([tuple.orig_port, tuple.resp_port]) {
-            return;
-        }
-        let tuple = if action.from_orig { tuple } else { tuple.reversed() };
-        let around = dhcp::Around { link: &self.link, src: tuple.orig, dst: tuple.resp };
-        dhcp::complete(message, is_drawn, around);
     }
 
     /// Writes certificates where a server shows some, over what was drawn.

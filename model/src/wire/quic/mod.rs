@@ -66,6 +66,12 @@ struct Side {
 }
 
 impl Conversation {
+    /// Whether one may [begin](Self::begin) with `datagram`, whatever of it was said.
+    pub fn can_begin(datagram: &[u8], port: u16) -> bool {
+        let is_full = port == PORT && datagram.len() >= FIRST_DATAGRAM_MIN;
+        is_full || Said::new(datagram, &|_| false).version().is_some_and(|(_, number)| Version::find(number).is_some())
+    }
+
     /// A conversation that begins with `datagram`, sent to `port` of a server whose name is drawn. `None` where that is not the first
     /// one of a [`Version`] that is known.
     ///

@@ -3,6 +3,7 @@
 //! RFC 1035, section 4. Whatever was heard so far, some byte can follow, down to the last: before one is taken, it is seen
 //! whether what is left of the datagram can still be filled exactly.
 
+mod edns;
 mod fit;
 mod name;
 mod number;
@@ -69,6 +70,8 @@ enum State {
     TextLength,
     /// Number and length of an option: the byte, and what the length's high byte was.
     Option(u8, u8),
+    /// The head of a client's network: the place in it, the family, bytes of the address.
+    Subnet(u8, u8, u16),
     /// Number and length of a block.
     Bitmap(u8),
     Done,
@@ -98,6 +101,9 @@ pub(in super::super) struct Message {
     section: u8,
     has_opt: bool,
     is_opt: bool,
+    /// Number of the option under way, and whether EDNS may have options that are not made.
+    option: u16,
+    takes_any: bool,
     /// The data of the record under way.
     data: &'static [Field],
     /// Of the name under way: bytes that it can still have, whether it is the root so far or has a drawn part, where its labels
@@ -131,6 +137,8 @@ impl Message {
             section: 0,
             has_opt: false,
             is_opt: false,
+            option: 0,
+            takes_any: false,
             data: &[],
             name_left: 0,
             is_root: false,
@@ -147,6 +155,11 @@ impl Message {
     /// The same, answering a query whose question ended at `echo`; 0 where that is not known.
     pub(in super::super) fn answering(self, echo: u16) -> Self {
         Self { echo, ..self }
+    }
+
+    /// The same with options of any number and length in EDNS.
+    pub(in super::super) fn with_any_option(self) -> Self {
+        Self { takes_any: true, ..self }
     }
 
     /// Where the first question ended; 0 where there was none.
@@ -231,7 +244,8 @@ impl Message {
         match (self.state, sym) {
             (State::InName(_, from), Sym::InName) => from == source,
             (State::Label, Sym::Name(n)) => self.name_may_be_drawn(n, room),
-            (State::Bytes(_) | State::Option(0..2, _), Sym::Known(_) | Sym::Drawn | Sym::Text) => true,
+            (State::Bytes(_), Sym::Known(_) | Sym::Drawn | Sym::Text) => true,
+            (State::Option(0..2, _), Sym::Known(_) | Sym::Drawn | Sym::Text) if !self.asks_options() => true,
             (State::InLabel(_), Sym::Known(b)) => self.label_holds(b),
             (State::Opening(_) | State::InText(_), Sym::Text) => true,
             (State::Opening(n), Sym::Known(b)) => is_service(n, b) || words_with(n, words_of(n), b) != 0,
@@ -254,6 +268,17 @@ impl Message {
                 let n = u16::from(b);
                 n <= room && self.fit(self.after_field(), room - n, false)
             }
+            // All numbers are below 256.
+            (State::Option(0, _), _) => b == 0,
+            (State::Option(1, _), _) => room >= 2 && edns::code_fits(b.into(), room - 2),
+            (State::Option(2, _), _) if self.asks_options() => {
+                let fits = |low| edns::value_fits(self.option, room - 1, u16::from_be_bytes([b, low]));
+                room > 0 && (0..=255).any(fits)
+            }
+            (State::Option(_, high), _) if self.asks_options() => {
+                edns::value_fits(self.option, room, u16::from_be_bytes([high, b]))
+            }
+            (State::Subnet(at, family, octets), _) => edns::subnet_allows(at, family, octets, b),
             (State::Option(2, _), _) => {
                 room > 0 && (0..=255).any(|low| option_fits(room - 1, u16::from_be_bytes([b, low])))
             }
@@ -303,12 +328,29 @@ impl Message {
                 self.end_of_name(at - 1, more);
             }
             (State::TextLength, _) => self.bytes(u16::from(b)),
-            (State::Option(i @ 0..3, _), _) => self.state = State::Option(i + 1, b),
+            (State::Option(i @ 0..3, high), _) => {
+                if i == 1 {
+                    self.option = u16::from_be_bytes([high, b]);
+                }
+                self.state = State::Option(i + 1, b);
+            }
+            (State::Option(_, high), _) if self.asks_options() && edns::is_subnet(self.option) => {
+                self.state = State::Subnet(0, 0, u16::from_be_bytes([high, b]) - 4);
+            }
             (State::Option(_, high), _) => self.bytes(u16::from_be_bytes([high, b])),
+            (State::Subnet(3, _, octets), _) => self.bytes(octets),
+            (State::Subnet(at, family, octets), _) => {
+                self.state = State::Subnet(at + 1, if at == 1 { b } else { family }, octets);
+            }
             (State::Bitmap(0), _) => self.state = State::Bitmap(1),
             (State::Bitmap(_), _) => self.bytes(u16::from(b)),
             (State::Done, _) => {}
         }
+    }
+
+    /// Whether options have to be those that are made.
+    fn asks_options(&self) -> bool {
+        self.is_opt && !self.takes_any
     }
 
     /// So many bytes come, of which nothing is asked.

@@ -111,6 +111,32 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
+    /// The numbers of options of EDNS, where each is known and has a value as its document has it.
+    fn edns(&mut self) -> Option<Vec<u16>> {
+        let mut ret = Vec::new();
+        while self.at < self.end {
+            let (code, n) = (self.number()?, usize::from(self.number()?));
+            let value = self.bytes(n)?;
+            let is_right = match (code, value) {
+                (8, [0, 1, source, scope, address @ ..]) => {
+                    *source <= 32 && *scope <= 32 && address.len() == usize::from(source.div_ceil(8))
+                }
+                (8, [0, 2, source, scope, address @ ..]) => {
+                    *source <= 128 && *scope <= 128 && address.len() == usize::from(source.div_ceil(8))
+                }
+                (8, _) => false,
+                (9, value) => matches!(value.len(), 0 | 4),
+                (10, value) => matches!(value.len(), 8 | 16..=40),
+                (11, value) => matches!(value.len(), 0 | 2),
+                (15, value) => value.len() >= 2,
+                _ => true,
+            };
+            (is_right && matches!(code, 3 | 5..=12 | 15)).then_some(())?;
+            ret.push(code);
+        }
+        Some(ret)
+    }
+
     fn bitmaps(&mut self) -> Option<()> {
         while self.at < self.end {
             let head = self.bytes(2)?;
@@ -152,6 +178,58 @@ fn reads(message: &[u8]) -> Option<()> {
         }
     }
     (reader.at == message.len()).then_some(())
+}
+
+/// The numbers of the options of EDNS in a message that was read; `None` where one is wrong.
+fn options_of(message: &[u8]) -> Option<Vec<u16>> {
+    let mut reader = Reader { message, at: 4, end: message.len() };
+    let counts = [reader.number()?, reader.number()?, reader.number()?, reader.number()?];
+    for _ in 0..counts[0] {
+        reader.name().and(reader.bytes(4))?;
+    }
+    for _ in 0..counts[1..].iter().map(|n| u32::from(*n)).sum() {
+        reader.name()?;
+        let kind = reader.number()?;
+        reader.bytes(6)?;
+        let end = usize::from(reader.number()?) + reader.at;
+        if kind == OPT {
+            return Reader { message, at: reader.at, end }.edns();
+        }
+        reader.at = end;
+    }
+    Some(Vec::new())
+}
+
+#[test]
+fn options_of_edns_are_those_that_are_known_and_have_their_lengths() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut seen = std::collections::BTreeMap::<u16, usize>::new();
+    for round in 0..3000 {
+        // A question, the record, and options of so many bytes: other messages have few.
+        let len: u8 = rng.random_range(4..if round % 2 == 0 { 30 } else { 100 });
+        let head =
+            [&b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x03www\0\0\x01\0\x01\0\0\x29\x10\0\0\0\0\0\0"[..], &[len]].concat();
+        let mut message = Message::new(Dialect::Unicast, Names::Literal, false, head.len() as u16 + u16::from(len));
+        assert!(head.iter().all(|b| message.hear(Sym::Known(*b), Source::Said)));
+        let mut bytes = head;
+        while !message.is_done() {
+            let all: Vec<u8> = (0..=255).filter(|b| message.allows(Sym::Known(*b), Source::Said)).collect();
+            assert!(!all.is_empty(), "nothing can follow {bytes:02x?}: {message:?}");
+            let b = all[rng.random_range(0..all.len())];
+            assert!(message.hear(Sym::Known(b), Source::Said));
+            bytes.push(b);
+        }
+        assert!(reads(&bytes).is_some() && is_message(53, false, &bytes));
+        let options = options_of(&bytes);
+        assert!(options.is_some(), "{bytes:02x?}");
+        options.unwrap().into_iter().for_each(|code| *seen.entry(code).or_default() += 1);
+    }
+    assert!(seen.len() == 10 && seen.values().all(|n| *n > 50), "{seen:?}");
+    // A cookie of 12 bytes, which hosts may send, is not made (RFC 7873, section 4).
+    let cookie =
+        b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x03www\0\0\x01\0\x01\0\0\x29\x10\0\0\0\0\0\0\x10\0\x0a\0\x0c123456789012";
+    let mut message = Message::new(Dialect::Unicast, Names::Literal, false, cookie.len() as u16);
+    assert!(!cookie.iter().all(|b| message.hear(Sym::Known(*b), Source::Said)) && is_message(53, false, cookie));
 }
 
 fn dialect(port: u16) -> Dialect {

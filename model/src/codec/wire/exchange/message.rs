@@ -5,7 +5,8 @@
 
 use super::super::dns::message::{self as dns, Dialect, Names};
 use super::super::vocab::RUN_MAX;
-use super::{coap, dhcp, netbios};
+use super::{coap, dhcp, isakmp, netbios};
+use crate::wire::isakmp::PORTS as ISAKMP;
 
 /// A byte of a message as far as it is known before it is rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub(in super::super) enum Protocol {
     Coap,
     Dhcp,
     NetBios,
+    /// True behind NAT.
+    Isakmp(bool),
 }
 
 impl Protocol {
@@ -49,6 +52,7 @@ impl Protocol {
             coap::PORT => Some(Self::Coap),
             dhcp::PORT => Some(Self::Dhcp),
             netbios::PORT => Some(Self::NetBios),
+            port if ISAKMP.contains(&port) => Some(Self::Isakmp(port == ISAKMP[1])),
             _ => None,
         }
     }
@@ -71,6 +75,7 @@ impl Protocol {
             Self::Coap => Message::Coap(coap::Message::new(is_reply, len, echo)),
             Self::Dhcp => Message::Dhcp(dhcp::Message::new(is_reply, len)),
             Self::NetBios => Message::NetBios(netbios::Message::new(len)),
+            Self::Isakmp(is_behind_nat) => Message::Isakmp(isakmp::Message::new(is_behind_nat, is_reply, len, echo)),
         }
     }
 
@@ -81,6 +86,7 @@ impl Protocol {
             Self::Coap => coap::Message::lengths(echo, told),
             Self::Dhcp => dhcp::Message::lengths(told, most),
             Self::NetBios => netbios::Message::lengths(is_reply, told),
+            Self::Isakmp(is_behind_nat) => isakmp::Message::lengths(is_behind_nat, most),
         }
     }
 }
@@ -94,6 +100,7 @@ pub(super) enum Message {
     Coap(coap::Message),
     Dhcp(dhcp::Message),
     NetBios(netbios::Message),
+    Isakmp(isakmp::Message),
 }
 
 /// Calls the same of whichever message it is.
@@ -104,6 +111,7 @@ macro_rules! each {
             Message::Coap($message) => $call,
             Message::Dhcp($message) => $call,
             Message::NetBios($message) => $call,
+            Message::Isakmp($message) => $call,
         }
     };
 }
@@ -139,6 +147,7 @@ impl Message {
         match self {
             Self::Dns(message) => message.question_end(),
             Self::Coap(message) => message.question_end(),
+            Self::Isakmp(message) => message.question_end(),
             Self::Dhcp(_) | Self::NetBios(_) => 0,
         }
     }
@@ -153,6 +162,7 @@ impl Message {
             Self::Coap(message) => 2 * usize::from(message.left()),
             Self::Dhcp(message) => message.tokens_most(),
             Self::NetBios(message) => message.tokens_most(),
+            Self::Isakmp(message) => message.tokens_most(),
         }
     }
 
@@ -161,6 +171,7 @@ impl Message {
         match self {
             Self::Dns(message) => message.still_to_repeat(),
             Self::Coap(message) => message.still_to_repeat(),
+            Self::Isakmp(message) => message.still_to_repeat(),
             Self::Dhcp(_) | Self::NetBios(_) => 0,
         }
     }
@@ -170,11 +181,16 @@ impl Message {
         if let Self::Dhcp(message) = self { message.at_once() } else { 0 }
     }
 
+    /// Whether its rest may be drawn as a whole wherever that is allowed, so that few tokens are enough to end it.
+    pub(super) fn ends_at_will(&self) -> bool {
+        matches!(self, Self::Isakmp(_))
+    }
+
     /// Whether the next byte comes from inside a drawn name: then a token may end here only where another goes on alike.
     pub(super) fn is_inside_name(&self) -> bool {
         match self {
             Self::Dns(message) => message.is_inside_name(),
-            Self::Coap(_) | Self::Dhcp(_) => false,
+            Self::Coap(_) | Self::Dhcp(_) | Self::Isakmp(_) => false,
             Self::NetBios(message) => message.is_inside_name(),
         }
     }
@@ -186,6 +202,7 @@ impl Message {
             Self::Coap(_) => None,
             Self::Dhcp(message) => message.text().map(|len| (len, len)),
             Self::NetBios(message) => message.text().map(|len| (len, len)),
+            Self::Isakmp(message) => Some((1, message.free())),
         }
     }
 }
@@ -206,8 +223,10 @@ pub(in super::super) fn is_message(port: u16, is_reply: bool, payload: &[u8]) ->
     let (Some(protocol), Ok(len)) = (Protocol::at(port), u16::try_from(payload.len())) else { return false };
     let mut message = protocol.message(Names::Literal, is_reply, len, 0);
     message = match message {
+        Message::Dns(dns) => Message::Dns(dns.with_any_option()),
         Message::Coap(coap) => Message::Coap(coap.with_any_option()),
         Message::Dhcp(dhcp) => Message::Dhcp(dhcp.with_any_option()),
+        Message::Isakmp(isakmp) => Message::Isakmp(isakmp.with_any_payload()),
         message => message,
     };
     payload.iter().all(|b| message.hear(Sym::Known(*b), Source::Said)) && message.is_done()

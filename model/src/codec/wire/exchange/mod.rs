@@ -3,10 +3,11 @@
 //!
 //! [`Exchanges`] follows a [`Walk`], token by token, and says which pieces of payload may come in a message. What is asked of the
 //! bytes themselves stands with each protocol: [`dns`](super::dns), [`coap`], [`dhcp`],
-//! [`netbios`].
+//! [`isakmp`], [`netbios`].
 
 mod coap;
 mod dhcp;
+mod isakmp;
 mod message;
 mod netbios;
 #[cfg(test)]
@@ -263,6 +264,11 @@ impl Asked<'_> {
     /// In how many tokens the rest of the message can be said at most.
     pub(super) fn tokens_most(&self) -> usize {
         self.message.tokens_most()
+    }
+
+    /// Whether the packet may be brought to its end with what is drawn.
+    pub(super) fn can_close(&self) -> bool {
+        self.message.ends_at_will() && self.drawn.is_rest
     }
 
     /// Whether a name in text of so many bytes may come.

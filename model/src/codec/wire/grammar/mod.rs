@@ -146,7 +146,8 @@ impl Strict {
                 let message = self.exchanges.asked(&self.walk).filter(|asked| tokens_left > asked.tokens_most());
                 let content = self.handshakes.asked(&self.walk).filter(|content| tokens_left > content.tokens_most());
                 // An opening is short enough to be said to its end, and so was the message when it began.
-                self.pieces(closing && asked.is_none() && message.is_none() && content.is_none(), m);
+                let can_close = message.as_ref().is_none_or(|message| message.can_close());
+                self.pieces(closing && asked.is_none() && can_close && content.is_none(), m);
                 if let Some(asked) = asked {
                     m.retain(|tok| self.talks.permits(&self.walk, &asked, tok));
                 }
