@@ -102,6 +102,12 @@ impl Place {
         }
     }
 
+    /// Whether a payload of kind `next` can stand behind one, or the end, which is 0.
+    pub(super) fn can_follow(self, kind: u8, next: u8) -> bool {
+        let (others, can_end) = self.after(kind);
+        if next == 0 { can_end } else { others.contains(&next) }
+    }
+
     /// Whether a payload of this kind and those behind it can fill `room` bytes.
     ///
     /// The closed form of what [`after`](Self::after) and [`value_fits`] say, which the tests count out.
@@ -130,11 +136,9 @@ impl Place {
 
     /// Whether a payload can have `len` bytes of `room`, with `next` behind it.
     pub(super) fn length_fits(self, kind: u8, next: u8, len: u16, room: u16) -> bool {
-        let (others, can_end) = self.after(kind);
         let Some((value, rest)) = len.checked_sub(GENERIC_LEN).zip(room.checked_sub(len)) else { return false };
-        let is_followed =
-            if next == 0 { can_end && rest == 0 } else { others.contains(&next) && self.later().fits(next, rest) };
-        is_followed && value_fits(kind, value)
+        let is_followed = if next == 0 { rest == 0 } else { self.later().fits(next, rest) };
+        self.can_follow(kind, next) && is_followed && value_fits(kind, value)
     }
 }
 

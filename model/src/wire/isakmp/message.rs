@@ -260,7 +260,7 @@ impl Message {
         match at {
             0 if self.takes_any => b == 0 || self.kind == SK || self.kind == SKF || room >= 2 * GENERIC_LEN,
             0 if matches!(self.kind, SK | SKF) => b == 0 || INNER.contains(&b),
-            0 => (GENERIC_LEN..=room).any(|len| fits(b, len)),
+            0 => self.place().can_follow(self.kind, b) && (GENERIC_LEN..=room).any(|len| fits(b, len)),
             1 => b == 0 || self.takes_any,
             2 => (0..=255).any(|low| fits(self.next, u16::from_be_bytes([b, low]))),
             _ => fits(self.next, u16::from_be_bytes([self.last, b])),
