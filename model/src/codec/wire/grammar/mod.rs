@@ -168,7 +168,8 @@ impl Strict {
         let c = &self.walk.current;
         let said = self.walk.number();
         match operand {
-            Operand::Port | Operand::Sport => m.number(&[(1, 0xffff)], said, left),
+            Operand::Port => m.number(&[(1, 0xffff)], said, left),
+            Operand::Sport => m.number(&source_ports(c.action.opens.and_then(|open| open.port)), said, left),
             Operand::Group if c.action.v6 => match left {
                 16 => m.bytes(0xff, 0xff),
                 // Flags and a scope that are not reserved (RFC 4291, section 2.7).
@@ -251,3 +252,42 @@ fn may_send(slot: &Slot, from_orig: bool) -> bool {
 }
 
 const _: () = assert!(SLOTS <= 256 && CLOSING_TOKENS < PACKET_TOKENS);
+
+/// Services whose two ports speak to each other: DHCP, SNMP and its traps, DHCPv6.
+const PAIRS: [[u16; 2]; 3] = [[67, 68], [161, 162], [546, 547]];
+
+/// Numbers of ports from which a flow to `port` may come, as ranges: to a service it comes from no other one's port, as whoever sees
+/// it could not tell to which of both it belongs.
+fn source_ports(port: Option<u16>) -> Vec<(u32, u32)> {
+    let service = port.filter(|port| PORTS.binary_search(port).is_ok());
+    let is_other = |other: u16| {
+        service.is_some_and(|port| {
+            port != other && !PAIRS.iter().any(|pair| pair.contains(&port) && pair.contains(&other))
+        })
+    };
+    let (mut ret, mut from) = (Vec::new(), 1);
+    for other in PORTS.into_iter().filter(|other| is_other(*other)).map(u32::from) {
+        ret.push((from, other - 1));
+        from = other + 1;
+    }
+    ret.push((from, 0xffff));
+    ret
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_to_a_service_comes_from_no_other_one_s_port() {
+        let holds = |port, from: u16| source_ports(port).iter().any(|range| (range.0..=range.1).contains(&from.into()));
+        let all =
+            |port, from: &[u16], is: bool| from.iter().for_each(|from| assert_eq!(holds(port, *from), is, "{from}"));
+        all(Some(443), &[20, 21, 22, 53, 67, 68, 445, 8883], false);
+        all(Some(443), &[1, 19, 24, 443, 600, 1023, 65_535], true);
+        all(Some(67), &[67, 68], true);
+        all(Some(67), &[53, 161], false);
+        all(Some(5000), &[53, 68], true);
+        all(None, &[1, 53, 443, 65_535], true);
+    }
+}
