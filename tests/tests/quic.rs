@@ -127,7 +127,7 @@ fn first_packets_of_real_clients_are_opened() {
             }
         }
     }
-    println!("opened, by version, [not, yes]: {opened:x?}");
+    eprintln!("opened, by version, [not, yes]: {opened:x?}");
     for version in [1, 0xff00_001d, 0xface_b001, 0xface_b002] {
         // What is sent after an answer is sealed by keys from the first packet, which is not followed here.
         assert!(opened[&version][1] >= 1, "{version:#x}");
