@@ -2,8 +2,8 @@
 //!
 //! [`parse`] reads a captured frame, [`render`] writes one with every length and checksum computed, [`plan`] says which
 //! addresses, ports and names rendered traffic has, [`names`] where a payload tells names, [`dhcp`]
-//! what a frame determines of a message of DHCP, [`isakmp`] which messages of it are well formed, [`certificate`] makes what servers show,
-//! [`quic`] what is not secret of QUIC. What a sender *decides* is the business of
+//! what a frame determines of a message of DHCP, [`isakmp`] which messages of it are well formed, [`certificate`] makes what
+//! servers show, [`quic`] what is not secret of QUIC. What a sender *decides* is the business of
 //! [`codec::wire`](crate::codec::wire).
 
 pub mod certificate;

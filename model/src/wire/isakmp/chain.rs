@@ -3,22 +3,22 @@
 /// Payloads of version 1 (RFC 2408, section 3.1; RFC 3947, section 3.2): association, key exchange, identification, hash, nonce,
 /// notification, deletion, vendor, addresses before NAT.
 pub(super) const SA1: u8 = 1;
-const KE1: u8 = 4;
-const ID1: u8 = 5;
+pub(super) const KE1: u8 = 4;
+pub(super) const ID1: u8 = 5;
 pub(super) const HASH1: u8 = 8;
-const NONCE1: u8 = 10;
+pub(super) const NONCE1: u8 = 10;
 pub(super) const NOTIFY1: u8 = 11;
 pub(super) const DELETE1: u8 = 12;
-const VENDOR1: u8 = 13;
+pub(super) const VENDOR1: u8 = 13;
 const NAT1: u8 = 20;
 
 /// Payloads of version 2 (RFC 7296, section 3.2): the same, a request for certificates, and what is ciphered.
 pub(super) const SA2: u8 = 33;
-const KE2: u8 = 34;
+pub(super) const KE2: u8 = 34;
 const CERTREQ2: u8 = 38;
-const NONCE2: u8 = 40;
+pub(super) const NONCE2: u8 = 40;
 pub(super) const NOTIFY2: u8 = 41;
-const VENDOR2: u8 = 43;
+pub(super) const VENDOR2: u8 = 43;
 pub(super) const SK: u8 = 46;
 pub(super) const SKF: u8 = 53;
 
@@ -30,6 +30,7 @@ pub(super) const TRANSACTION: u8 = 6;
 pub(super) const QUICK: u8 = 32;
 pub(super) const SA_INIT: u8 = 34;
 pub(super) const AUTH: u8 = 35;
+pub(super) const CHILD: u8 = 36;
 pub(super) const INFORMATIONAL2: u8 = 37;
 
 /// Bytes in front of a payload's value (RFC 2408, section 3.2).

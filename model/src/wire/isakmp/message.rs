@@ -5,8 +5,9 @@
 
 use super::association::Association;
 use super::chain::{
-    AGGRESSIVE, AUTH, DELETE1, GENERIC_LEN, HASH1, INFORMATION, INFORMATIONAL2, MAIN, NOTIFY1, NOTIFY2, Place, QUICK,
-    SA_INIT, SA1, SA2, SK, SKF, TRANSACTION, free_from, value_allows,
+    AGGRESSIVE, AUTH, CHILD, DELETE1, GENERIC_LEN, HASH1, ID1, INFORMATION, INFORMATIONAL2, KE1, KE2, MAIN, NONCE1,
+    NONCE2, NOTIFY1, NOTIFY2, Place, QUICK, SA_INIT, SA1, SA2, SK, SKF, TRANSACTION, VENDOR1, VENDOR2, free_from,
+    value_allows,
 };
 
 /// Bytes of the header (RFC 2408, section 3.1; RFC 7296, section 3.1).
@@ -42,8 +43,8 @@ type Head = ([u8; 4], Option<bool>, Option<bool>);
 /// See [`Head`]. RFC 2409, section 5; RFC 7296, sections 1.2 to 1.5.
 const HEADS: [Head; 25] = [
     ([SA1, V1, MAIN, 0], None, None),
-    ([4, V1, MAIN, 0], Some(true), None),
-    ([5, V1, MAIN, CIPHERED], Some(true), None),
+    ([KE1, V1, MAIN, 0], Some(true), None),
+    ([ID1, V1, MAIN, CIPHERED], Some(true), None),
     ([SA1, V1, AGGRESSIVE, 0], None, None),
     ([HASH1, V1, AGGRESSIVE, 0], Some(true), None),
     ([HASH1, V1, AGGRESSIVE, CIPHERED], Some(true), None),
@@ -58,10 +59,10 @@ const HEADS: [Head; 25] = [
     ([NOTIFY2, V2, SA_INIT, RESPONSE], None, Some(true)),
     ([SK, V2, AUTH, INITIATOR], Some(true), Some(false)),
     ([SK, V2, AUTH, RESPONSE], Some(true), Some(true)),
-    ([SK, V2, 36, INITIATOR], Some(true), Some(false)),
-    ([SK, V2, 36, INITIATOR | RESPONSE], Some(true), Some(false)),
-    ([SK, V2, 36, 0], Some(true), Some(true)),
-    ([SK, V2, 36, RESPONSE], Some(true), Some(true)),
+    ([SK, V2, CHILD, INITIATOR], Some(true), Some(false)),
+    ([SK, V2, CHILD, INITIATOR | RESPONSE], Some(true), Some(false)),
+    ([SK, V2, CHILD, 0], Some(true), Some(true)),
+    ([SK, V2, CHILD, RESPONSE], Some(true), Some(true)),
     ([SK, V2, INFORMATIONAL2, INITIATOR], Some(true), Some(false)),
     ([SK, V2, INFORMATIONAL2, INITIATOR | RESPONSE], Some(true), Some(false)),
     ([SK, V2, INFORMATIONAL2, 0], Some(true), Some(true)),
@@ -331,11 +332,11 @@ impl Message {
         let all: Vec<u8> = (0..=255).filter(|b| self.allows(*b)).collect();
         let liked: &[u8] = match self.state {
             // 128 or 256 bytes of a key, 32 of a nonce, 20 of a hash.
-            State::Generic(2) if matches!(self.kind, 4 | 34) => &[0, 1],
-            State::Generic(3) if matches!(self.kind, 4 | 34) => &[136, 132, 8, 4],
-            State::Generic(3) if matches!(self.kind, 10 | 40) => &[36, 20],
+            State::Generic(2) if matches!(self.kind, KE1 | KE2) => &[0, 1],
+            State::Generic(3) if matches!(self.kind, KE1 | KE2) => &[136, 132, 8, 4],
+            State::Generic(3) if matches!(self.kind, NONCE1 | NONCE2) => &[36, 20],
             State::Generic(3) if self.kind == NOTIFY2 => &[28, 8],
-            State::Generic(3) if matches!(self.kind, 13 | 43) => &[20, 24],
+            State::Generic(3) if matches!(self.kind, VENDOR1 | VENDOR2) => &[20, 24],
             State::Generic(2) => &[0],
             _ => &[],
         };

@@ -1,9 +1,9 @@
 //! QUIC (RFC 9000, 9001, 9369): the Initial packets of a conversation, which everybody can read, made so that they can be read.
 //!
 //! A [`Conversation`] takes datagrams as they were said. Of those it keeps the size, the kinds and sizes of the packets in them and
-//! the lengths of identifiers and tokens, as far as they were said; it makes the rest, as none of it can be said byte by byte: each side's identifier, which
-//! the other calls it by; Initial packets with a hello of TLS, acknowledgements and padding, protected as the version says;
-//! lengths that end where the datagram does. Other packets are sealed by keys that nobody else knows, so any bytes are right.
+//! the lengths of identifiers and tokens, as far as they were said; it makes the rest, as none of it can be said byte by byte: each
+//! side's identifier, which the other calls it by; Initial packets with a hello of TLS, acknowledgements and padding, protected as
+//! the version says; lengths that end where the datagram does. Other packets are sealed by keys that nobody else knows, so any bytes are right.
 
 mod hello;
 mod keys;

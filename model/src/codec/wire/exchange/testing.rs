@@ -1,4 +1,4 @@
-//! Samples that chance draws under the mask.
+//! Samples that chance draws under the mask, and what plain readers of them share.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -41,4 +41,25 @@ pub(in super::super) fn sample(
         assert!(tokens.len() <= tokens_max);
     }
     tokens
+}
+
+/// A reader that goes over a whole message at once.
+pub(in super::super) struct Reader<'a>(pub(in super::super) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(in super::super) fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (ret, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(ret)
+    }
+
+    /// A number of so many bytes, the highest first.
+    pub(in super::super) fn number(&mut self, bytes: usize) -> Option<usize> {
+        Some(self.bytes(bytes)?.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
+    }
+
+    /// Whether nothing is left.
+    pub(in super::super) fn ends(&self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
 }

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::super::super::{Codec, Render};
 use super::super::WireCodec;
 use super::super::dictionary::Dictionary;
-use super::super::exchange::testing;
+use super::super::exchange::testing::{self, Reader};
 use super::super::vocab::PORTS;
 use super::shown::Handshake;
 use super::*;
@@ -25,27 +25,11 @@ struct Hello {
     tail: usize,
 }
 
-struct Reader<'a>(&'a [u8]);
-
 impl<'a> Reader<'a> {
-    fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (ret, rest) = self.0.split_at_checked(n)?;
-        self.0 = rest;
-        Some(ret)
-    }
-
-    fn number(&mut self, bytes: usize) -> Option<usize> {
-        Some(self.bytes(bytes)?.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
-    }
-
     /// What stands behind its length.
     fn vector(&mut self, bytes: usize) -> Option<Reader<'a>> {
         let len = self.number(bytes)?;
         self.bytes(len).map(Reader)
-    }
-
-    fn ends(&self) -> Option<()> {
-        self.0.is_empty().then_some(())
     }
 }
 

@@ -10,34 +10,18 @@ use super::super::super::super::{Codec, Render};
 use super::super::super::WireCodec;
 use super::super::super::dictionary::Dictionary;
 use super::super::super::vocab::Tok;
-use super::super::{Protocol, judge, testing};
+use super::super::testing::{self, Reader};
+use super::super::{Protocol, judge};
 use super::*;
 use crate::packet::{LinkType, Packet, Timestamp};
 use crate::wire::parse::{Transport, parse};
 use crate::wire::plan::Plan;
 
-/// A reader that goes over the whole message at once.
-struct Reader<'a>(&'a [u8]);
-
 impl<'a> Reader<'a> {
-    fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (ret, rest) = self.0.split_at_checked(n)?;
-        self.0 = rest;
-        Some(ret)
-    }
-
-    fn number(&mut self, n: usize) -> Option<usize> {
-        Some(self.bytes(n)?.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
-    }
-
     /// What follows, the kind in front of the length that counts both, and the rest of it.
     fn part(&mut self) -> Option<(usize, Reader<'a>)> {
         let (next, flags, len) = (self.number(1)?, self.number(1)?, self.number(2)?);
         (flags == 0).then_some((next, Reader(self.bytes(len.checked_sub(4)?)?)))
-    }
-
-    fn ends(&self) -> Option<()> {
-        self.0.is_empty().then_some(())
     }
 }
 
