@@ -33,7 +33,12 @@ impl Emulator {
     /// A command that finds the emulated driver, and these kernels in it.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.env("LD_LIBRARY_PATH", &self.libraries).env("EMULATED_CUDA_KERNELS", &self.kernels);
+        self.is_found_by(&mut command);
         command
+    }
+
+    /// Lets a command find both.
+    pub fn is_found_by(&self, command: &mut Command) {
+        command.env("LD_LIBRARY_PATH", &self.libraries).env("EMULATED_CUDA_KERNELS", &self.kernels);
     }
 }

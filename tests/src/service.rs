@@ -60,11 +60,11 @@ impl Service {
     pub fn start(namespace: &Namespace, config: &str) -> Self {
         let mut command = namespace.command(program::path().to_str().unwrap());
         command.args(["run", "--config", config, "--json"]);
-        Self::spawn(command)
+        Self::spawn(&mut command)
     }
 
     /// Starts the service that `command` runs, with `--json`.
-    pub fn spawn(mut command: Command) -> Self {
+    pub fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use wiremamba_tests::emulator::Emulator;
+use wiremamba_tests::service::{self, Service};
 use wiremamba_tests::{program, traffic};
 
 /// The emulated driver with the product's kernels, unless this build has no use for it.
@@ -145,6 +146,49 @@ fn a_device_that_fails_while_it_works_ends_the_job_with_advice_and_leaves_the_ch
     let (code, _, stderr) = train(&[("EMULATED_CUDA_MEMORY", "34000000")], &["5"]);
     assert!(code == 1 && stderr.contains("MiB of memory left"), "{code} {stderr}");
     assert!(!stderr.contains("panicked") && !stderr.contains("nvidia-smi"), "it is not the device's fault: {stderr}");
+}
+
+#[test]
+fn the_service_learns_and_replays_on_the_device_and_ends_with_it() {
+    let (Some(emulator), Some(namespace)) = (emulator(), service::namespace()) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let wanted =
+        "[replay]\ntap = 'wm-out0'\nflows_per_second = 50\nflow_packets_max = 6\nstreams = 4\nprecision = 'f32'\n";
+    let config = service::configure(dir.path(), wanted);
+    let start = |settings: &[(&str, &str)]| {
+        let mut command = namespace.command(program::path().to_str().unwrap());
+        emulator.is_found_by(&mut command);
+        Service::spawn(command.args(["run", "--config", &config, "--json"]).envs(settings.iter().copied()))
+    };
+    let sent = |status: &Value| status["replay"]["sent"].as_u64().unwrap();
+
+    let mut running = start(&[]);
+    let first = running.until("it replays", |s| sent(s) > 0);
+    assert_eq!(first["replay"]["device"], "cuda:0");
+    // A round of learning on the device, beside it.
+    service::replay(&namespace, &dir.path().join("captures/web/web.pcap"), 1);
+    let newer = |s: &Value| s["promoted"].as_u64().unwrap() > 0 && s["replay"]["model"] == s["model"];
+    let promoted = running.until("new flows come from what was learned", newer);
+    assert_ne!(first["replay"]["model"], promoted["replay"]["model"]);
+    running.until("it goes on", |s| sent(s) > sent(&promoted));
+    drop(running);
+
+    // A device that failed is of no more use to the process: whoever started it starts another.
+    let mut running = start(&[("EMULATED_CUDA_FAIL_LAUNCH", "2000")]);
+    let failed = running.remaining();
+    assert_eq!(failed.last().map(|s| &s["replay"]["failed"]), Some(&1.into()), "{failed:?}");
+    assert_eq!(running.child.wait().unwrap().code(), Some(1));
+
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("precision = 'f32'", "device = 'cuda:7'")).unwrap();
+    let mut command = namespace.command(program::path().to_str().unwrap());
+    emulator.is_found_by(&mut command);
+    let refused = program::output_within(command.args(["run", "--config", &config]), Duration::from_secs(60));
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && stderr.contains("cuda:7 was asked for, but the driver has 1 GPU(s)"),
+        "{stderr}"
+    );
 }
 
 #[test]

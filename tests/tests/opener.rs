@@ -179,7 +179,7 @@ fn a_service_without_any_capability_learns_and_replays() {
     let mut command = inner.command("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--bounding-set=-all", "--no-new-privs"]);
     command.arg(program::path()).args(["run", "--config", &config, "--json"]);
-    let mut service = Service::spawn(command);
+    let mut service = Service::spawn(&mut command);
     service.until("it is up", |_| true);
     let status = std::fs::read_to_string(format!("/proc/{}/status", service.child.id())).unwrap();
     for name in ["CapEff", "CapPrm", "CapBnd", "CapAmb"] {

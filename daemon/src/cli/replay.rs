@@ -13,7 +13,7 @@ use crate::job::model::{self, SamplingArgs};
 use crate::job::ranges;
 use crate::replay::{self, Oversize, Pace, Profile, ReplayOptions, Spin};
 use crate::sink::PacketSink;
-use crate::sink::device::{Addressing, DeviceReport, DeviceWatch};
+use crate::sink::device::{Addressing, DeviceReport, DeviceWatch, RouterSide};
 use crate::sink::interface::{InterfaceIo, InterfaceSink};
 use crate::sink::pair::PairSink;
 use crate::sink::savefile::{SavefileOptions, SavefileSink};
@@ -82,7 +82,8 @@ pub(super) struct ReplayArgs {
     /// name ends in .html
     #[arg(long, value_name = "FILE", requires = "server_tap")]
     device_report: Option<PathBuf>,
-    /// The device routes: send frames to each tap's own MAC, and answer its ARP for every address. A router that finds its
+    /// The device routes, and is this host: send frames to each tap's own MAC, let hosts on the taps' networks ask for it by ARP before their
+    /// first packet, and answer its own questions for every address. A router that finds its
     /// taps up needs a second before it sends: see --start-delay
     #[arg(long, requires = "device_report")]
     router: bool,
@@ -305,6 +306,11 @@ fn options(args: &ReplayArgs) -> Result<ReplayOptions> {
 /// Where the report on a device will be.
 type Watched = Option<Arc<Mutex<Option<DeviceReport>>>>;
 
+fn router_side(tap: &TapSink) -> Result<RouterSide> {
+    let mac = tap.mac().with_context(|| format!("the tap {} has no MAC", tap.name()))?;
+    Ok(RouterSide { mac, addresses: tap.ipv4_addresses()? })
+}
+
 fn sink(args: &ReplayArgs, labels: &[String]) -> Result<(Box<dyn PacketSink>, Watched)> {
     let truncated = match args.truncated {
         TruncatedArg::Pad => Truncated::Pad,
@@ -327,10 +333,10 @@ fn sink(args: &ReplayArgs, labels: &[String]) -> Result<(Box<dyn PacketSink>, Wa
             if args.device_report.is_none() {
                 return Ok((Box::new(PairSink::new(client, server)), None));
             }
-            let addressing = match (args.router, client.mac(), server.mac()) {
-                (false, _, _) => Addressing::AsTheyAre,
-                (true, Some(client), Some(server)) => Addressing::Routed { macs: [client, server] },
-                (true, _, _) => anyhow::bail!("the taps have no MAC"),
+            let addressing = if args.router {
+                Addressing::Routed(Box::new([router_side(&client)?, router_side(&server)?]))
+            } else {
+                Addressing::AsTheyAre
             };
             let watch = DeviceWatch::start(client.reader()?, server.reader()?, addressing, labels.to_vec())?;
             let (sink, watched) = PairSink::new(client, server).watched_by(watch);

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::precedence::give_way;
 use crate::source::{Filled, Interrupt, PacketSource, SourceError, Tagged};
+use crate::sys::precedence::give_way;
 use crate::sys::prefetch;
 
 /// Packets of a batch: a hand-over costs as much as some tens of packets.

@@ -13,7 +13,6 @@ mod lead;
 mod live;
 mod margin;
 mod pacer;
-mod precedence;
 mod profile;
 mod recovery;
 mod schedule;
@@ -29,11 +28,11 @@ use std::sync::Arc;
 use crate::sink::{PacketSink, SinkError};
 use crate::source::model::StockCounts;
 use crate::source::{PacketSource, SourceError, Tagged};
+use crate::sys::precedence::{OneProcessor, Precedence};
 use awake::Awake;
 use book::{Entry, FlowBook, monotonic_epoch_ns};
 use feed::{Fed, Feed};
 use pacer::{Pacer, Wait};
-use precedence::Precedence;
 use recovery::next_lag;
 use split::{Cut, Splitter};
 use wiremamba_model::packet::Timestamp;
@@ -190,7 +189,8 @@ impl ReplayError {
 /// `sink` belongs to this job alone: its report is taken for the job's, and it is finished at the end, whatever
 /// happened. It is not dropped, so that a tap stays up until its readers are done.
 ///
-/// The calling thread sends: it sets its own timer slack while it runs, and nothing else. `open` is called by another, which
+/// The calling thread sends: while it runs, it sets its own timer slack, goes before others where it may, and stays on one processor
+/// where the sink has sides. `open` is called by another, which
 /// reads up to some thousand packets ahead.
 pub fn run(
     open: impl FnMut() -> Result<Box<dyn PacketSource + Send>, SourceError> + Send + 'static,
@@ -242,8 +242,9 @@ pub fn run(
     let is_paced = !job.schedule.is_top_speed();
     let awake = (options.keep_awake && is_paced).then(Awake::keep).flatten();
     let precedence = is_paced.then(Precedence::take).flatten();
+    let place = sink.has_sides().then(OneProcessor::keep).flatten();
     let mut ended = job.passes(sink);
-    drop((awake, precedence));
+    drop((awake, precedence, place));
     let elapsed = job.start_ns.map_or(0, |start| pacer::now_ns().saturating_sub(start));
     let finished = sink.finish();
     if let Some(book) = &mut job.book {

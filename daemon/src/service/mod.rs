@@ -81,7 +81,12 @@ pub fn run(path: &Path, signals: &Signals, mut report: impl FnMut(&Status)) -> R
     let counters: Vec<Counters> = config.capture.iter().map(|_| Counters::default()).collect();
     let (sender, queue) = mpsc::sync_channel(config.learn.queue_max);
     let (order, orders) = mpsc::sync_channel(ORDERS_MAX);
-    let shared = Shared::new(config.replay.clone().map(Wanted::new));
+    let wanted = config.replay.clone().map(|replay| -> Result<_> {
+        let (device, named) = replay.device.unwrap_or(config.model.device).resolve()?;
+        tracing::info!(device = named, "replay: generating on");
+        Ok(Wanted::new(replay, device))
+    });
+    let shared = Shared::new(wanted.transpose()?);
     let bind = |path| Socket::bind(path).with_context(|| format!("cannot listen at {}", path.display()));
     let control = config.control.socket.as_deref().map(bind).transpose()?;
     let metrics = Metrics::bind(&config.metrics)?;
@@ -89,7 +94,7 @@ pub fn run(path: &Path, signals: &Signals, mut report: impl FnMut(&Status)) -> R
     let queued = Queued::default();
     std::thread::scope(|scope| {
         // However this ends, by a panic too: otherwise the other threads would be waited for for ever.
-        let _stop = StopAtEnd { stop, replay: shared.replay.as_ref() };
+        let stop_at_end = StopAtEnd { stop, replay: shared.replay.as_ref() };
         for (tapped, counters) in tapped.into_iter().zip(&counters) {
             let bytes_max = config.learn.memory_bytes() / 4;
             let flows_max = config.learn.queue_max as u64;
@@ -98,9 +103,10 @@ pub fn run(path: &Path, signals: &Signals, mut report: impl FnMut(&Status)) -> R
             scope.spawn(move || capture::run(tapped, learn, &queue, counters, stop));
         }
         drop(sender);
-        if let Some(wanted) = &shared.replay {
-            scope.spawn(|| replay::run(wanted, &opening, stop));
-        }
+        let opening = &opening;
+        let replaying = shared.replay.as_ref().map(|wanted| {
+            scope.spawn(move || replay::run(wanted, opening, stop).inspect_err(|_| stop.store(true, Relaxed)))
+        });
         let inputs = Inputs {
             queue,
             naming,
@@ -123,8 +129,9 @@ pub fn run(path: &Path, signals: &Signals, mut report: impl FnMut(&Status)) -> R
         service.work(signals, &mut report);
         notify(&[NotifyState::Stopping]);
         service.end(&mut report);
-    });
-    Ok(())
+        drop(stop_at_end);
+        replaying.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 /// Tells systemd, where it listens (sd_notify(3)).

@@ -8,9 +8,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use serde::{Deserialize, Serialize};
-use wiremamba_model::engine::{CpuDecoder, Precision};
+use wiremamba_model::device::{self, Device, DeviceFailure};
+use wiremamba_model::engine::{self, Precision};
 use wiremamba_model::generate::{
     Arrivals, GenerateOptions, GeneratedFlow, Generator, HELD_PACKETS_MAX, LabelChoice, Labels, Request, Sampling,
     Timeline,
@@ -41,6 +42,8 @@ pub struct ReplayStatus {
     pub flows_per_second: f64,
     /// How fast packets leave, in words.
     pub pace: String,
+    /// Where they are generated: `cpu` or `cuda:N`.
+    pub device: String,
     /// The version that new flows come from.
     pub model: Option<String>,
     /// Packets sent.
@@ -62,6 +65,8 @@ pub(super) struct Wanted {
     again: Arc<AtomicBool>,
     model: Arc<ModelSlot>,
     pace: LivePace,
+    /// Where flows are generated.
+    device: Device,
 }
 
 struct Inner {
@@ -77,19 +82,22 @@ struct ModelSlot {
 }
 
 impl Wanted {
-    pub(super) fn new(config: ReplayConfig) -> Self {
+    /// What a configuration wants, generated on a device that can be used.
+    pub(super) fn new(config: ReplayConfig, device: Device) -> Self {
         let pace = LivePace::new(Pace::Capture { multiplier: config.multiplier });
         let status = ReplayStatus {
             running: config.start,
             pace: pace.get().to_string(),
+            device: device.to_string(),
             flows_per_second: config.flows_per_second,
             ..ReplayStatus::default()
         };
-        Self { inner: Mutex::new(Inner { config, status }), again: Arc::default(), model: Arc::default(), pace }
+        let inner = Mutex::new(Inner { config, status });
+        Self { inner, again: Arc::default(), model: Arc::default(), pace, device }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     pub(super) fn status(&self) -> ReplayStatus {
@@ -136,7 +144,7 @@ impl Wanted {
 
     /// New flows come from `model` from now on.
     pub(super) fn follow(&self, model: &InUse) {
-        *self.model.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(model.clone());
+        *lock(&self.model.newest) = Some(model.clone());
         self.model.count.fetch_add(1, Relaxed);
     }
 
@@ -148,19 +156,22 @@ impl Wanted {
 
 impl ModelSlot {
     fn newest(&self) -> Option<InUse> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.newest).clone()
     }
 }
 
 /// Replays until `stop`, which has to be followed by [`Wanted::interrupt`].
-pub(super) fn run(wanted: &Wanted, opening: &Opening, stop: &AtomicBool) {
+///
+/// # Errors
+/// The GPU failed: it is of no more use to this process, and another one may have it. All other trouble is logged and tried again.
+pub(super) fn run(wanted: &Wanted, opening: &Opening, stop: &AtomicBool) -> Result<()> {
     let mut complaint = String::new();
     loop {
         // First of all: a change from now on breaks off what begins now. In this order, and in sequence with whoever raises
         // both flags, so that an end cannot be missed.
         wanted.again.store(false, SeqCst);
         if stop.load(SeqCst) {
-            return;
+            return Ok(());
         }
         let (config, status) = {
             let inner = wanted.lock();
@@ -174,6 +185,9 @@ pub(super) fn run(wanted: &Wanted, opening: &Opening, stop: &AtomicBool) {
             Ok(()) => complaint.clear(),
             Err(error) => {
                 wanted.lock().status.failed += 1;
+                if let Some(DeviceFailure::Failed { .. }) = error.downcast_ref() {
+                    return Err(error.context("replay ended"));
+                }
                 // Once for each trouble, not once a second.
                 let text = format!("{error:#}");
                 if text != complaint {
@@ -193,10 +207,10 @@ fn play(wanted: &Wanted, config: &ReplayConfig, before: &ReplayStatus, opening: 
     let (sender, packets) = sync_channel(AHEAD_PACKETS);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let start = Timestamp::from_parts(now.as_secs() as i64, i64::from(now.subsec_nanos()));
-    let generating = Generating::new(config, start, Arc::clone(&wanted.model))?;
-    let name = Arc::clone(&generating.name);
+    let generating = Generating::new(config, wanted.device, start, Arc::clone(&wanted.model))?;
+    let (name, trouble) = (Arc::clone(&generating.name), Arc::clone(&generating.trouble));
     // It is not waited for: a flow that nobody wants any more may take it seconds to finish.
-    std::thread::Builder::new().name("generate".to_owned()).spawn(move || generating.into(&sender))?;
+    std::thread::Builder::new().name("generate".to_owned()).spawn(move || generating.run(sender))?;
     let options = ReplayOptions { live: Some(wanted.pace.clone()), report_every: REPORT, ..ReplayOptions::default() };
     let tell = |counters: &ReplayCounters| {
         let status = &mut wanted.lock().status;
@@ -204,7 +218,7 @@ fn play(wanted: &Wanted, config: &ReplayConfig, before: &ReplayStatus, opening: 
         status.refused = before.refused + counters.refused;
         status.late = before.late + counters.late;
         status.pps = counters.pps;
-        status.model.clone_from(&name.lock().unwrap_or_else(PoisonError::into_inner));
+        status.model.clone_from(&lock(&name));
     };
     let mut source = Some(Box::new(Queued { packets }) as Box<dyn PacketSource + Send>);
     let open = move || Ok(source.take().unwrap_or_else(|| Box::new(Nothing)));
@@ -213,7 +227,14 @@ fn play(wanted: &Wanted, config: &ReplayConfig, before: &ReplayStatus, opening: 
         Ok(counters) => tell(counters),
         Err(error) => error.counters().into_iter().for_each(tell),
     }
-    Ok(outcome.map(drop)?)
+    match lock(&trouble).take() {
+        Some(error) => Err(error),
+        None => Ok(outcome.map(drop)?),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Packets from the generating thread.
@@ -246,11 +267,15 @@ type Requests = Arc<Mutex<Box<dyn Iterator<Item = Request> + Send>>>;
 /// Generates flows with whichever model is the newest.
 struct Generating {
     options: GenerateOptions,
+    device: Device,
+    precision: Option<Precision>,
     model: Arc<ModelSlot>,
     requests: Requests,
     arrivals: Arrivals,
     /// The version that new flows come from.
     name: Arc<Mutex<Option<String>>>,
+    /// Why there are no more packets, where that is no end.
+    trouble: Arc<Mutex<Option<Error>>>,
     current: Option<Current>,
     /// How many models there were when the current one began.
     count: u64,
@@ -263,7 +288,7 @@ struct Current {
 }
 
 impl Generating {
-    fn new(config: &ReplayConfig, start: Timestamp, model: Arc<ModelSlot>) -> Result<Self> {
+    fn new(config: &ReplayConfig, device: Device, start: Timestamp, model: Arc<ModelSlot>) -> Result<Self> {
         let arrivals = Arrivals::new(start, config.flows_per_second, config.seed)?;
         let mix: Vec<(String, u32)> = config.mix.iter().map(|(name, weight)| (name.clone(), *weight)).collect();
         let choice = if mix.is_empty() { LabelChoice::default() } else { LabelChoice::Drawn(mix) };
@@ -282,11 +307,31 @@ impl Generating {
         };
         options.validate()?;
         let requests: Requests = Arc::new(Mutex::new(Box::new(requests)));
-        Ok(Self { options, model, requests, arrivals, name: Arc::default(), current: None, count: 0 })
+        Ok(Self {
+            options,
+            device,
+            precision: config.precision.0,
+            model,
+            requests,
+            arrivals,
+            name: Arc::default(),
+            trouble: Arc::default(),
+            current: None,
+            count: 0,
+        })
+    }
+
+    /// Generates until nobody takes the packets, or until it cannot; whoever waits for packets is told of an end after the trouble
+    /// is known.
+    fn run(self, packets: SyncSender<Packet>) {
+        let trouble = Arc::clone(&self.trouble);
+        if let Err(failure) = device::guard(|| self.generate_into(&packets)) {
+            *lock(&trouble) = Some(failure.into());
+        }
     }
 
     /// Puts the packets in their order into `packets`, until nobody takes them.
-    fn into(mut self, packets: &SyncSender<Packet>) {
+    fn generate_into(mut self, packets: &SyncSender<Packet>) {
         let arrivals = self.arrivals.clone();
         for next in Timeline::new(move || self.next_flow(), arrivals, HELD_PACKETS_MAX) {
             if packets.send(next.packet).is_err() {
@@ -314,29 +359,29 @@ impl Generating {
         }
     }
 
-    /// A generator with the newest model; `None` when it cannot be made, which is logged.
+    /// A generator with the newest model; `None` when it cannot be made, which is [`trouble`](Self::trouble).
     fn begin(&mut self) -> Option<Current> {
         self.count = self.model.count.load(Relaxed);
         let model = self.model.newest()?;
         let is_over = Arc::new(AtomicBool::new(false));
         let (flag, requests) = (Arc::clone(&is_over), Arc::clone(&self.requests));
         let requests = std::iter::from_fn(move || {
-            let mut requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut requests = lock(&requests);
             if flag.load(Relaxed) { None } else { requests.next() }
         });
         // Chance belongs to a flow's place in its generator: another seed, or flows would come again.
         let options = GenerateOptions { seed: self.options.seed.wrapping_add(self.count), ..self.options };
-        let made = CpuDecoder::new(&model.params, Precision::for_decoding())
-            .map_err(anyhow::Error::from)
-            .and_then(|decoder| Ok(Generator::new(Box::new(decoder), model.codec, options, Box::new(requests))?));
+        let made = engine::decoder(&model.params, self.device, self.precision)
+            .map_err(Error::from)
+            .and_then(|decoder| Ok(Generator::new(decoder, model.codec, options, Box::new(requests))?));
         match made {
             Ok(generator) => {
-                tracing::info!(model = model.name, "replay: new flows come from");
-                *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Some(model.name);
+                tracing::info!(model = model.name, device = %self.device, "replay: new flows come from");
+                *lock(&self.name) = Some(model.name);
                 Some(Current { generator, is_over })
             }
             Err(error) => {
-                tracing::error!("replay: no flows from {}: {error:#}", model.name);
+                *lock(&self.trouble) = Some(error.context(format!("no flows from {}", model.name)));
                 None
             }
         }

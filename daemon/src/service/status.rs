@@ -108,8 +108,8 @@ impl Status {
             let state = if r.running { "running" } else { "stopped" };
             let model = r.model.as_deref().unwrap_or("nothing yet");
             ret += &format!(
-                "replay    {state}, {} flows/s from {model}, {}: {} packets sent ({:.0}/s), {} refused, {} late, broke off {} times\n",
-                r.flows_per_second, r.pace, r.sent, r.pps, r.refused, r.late, r.failed
+                "replay    {state}, {} flows/s from {model} on {}, {}: {} packets sent ({:.0}/s), {} refused, {} late, broke off {} times\n",
+                r.flows_per_second, r.device, r.pace, r.sent, r.pps, r.refused, r.late, r.failed
             );
         }
         ret

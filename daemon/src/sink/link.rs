@@ -4,11 +4,15 @@
 //! thread is in, and a hardened service may have neither it nor `/proc/net/dev`. Requests and answers are those
 //! of rtnetlink(7), laid out by hand because three of them are all we need.
 
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::ifaddrs::{InterfaceAddress as InterfaceAddressOf, getifaddrs};
 use nix::libc;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, send, socket,
+};
 
 use crate::sink::DeviceCounters;
 
@@ -95,6 +99,25 @@ pub(super) fn set_mtu(index: i32, mtu: u32) -> nix::Result<()> {
     let mut request = Request::new(libc::RTM_NEWLINK, index, 0, 0);
     request.attribute(libc::IFLA_MTU, &mtu.to_ne_bytes());
     request.exchange().map(drop)
+}
+
+/// An IPv4 address of an interface, and its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The network's mask.
+    pub mask: Ipv4Addr,
+}
+
+/// The IPv4 addresses that the host has on the interface `name` of the calling thread's network namespace (getifaddrs(3)).
+pub(super) fn ipv4_addresses(name: &str) -> nix::Result<Vec<InterfaceAddress>> {
+    let ipv4 = |address: Option<SockaddrStorage>| Some(address?.as_sockaddr_in()?.ip());
+    let own = getifaddrs()?.filter(|found| found.interface_name == name);
+    let known = |found: InterfaceAddressOf| {
+        Some(InterfaceAddress { address: ipv4(found.address)?, mask: ipv4(found.netmask)? })
+    };
+    Ok(own.filter_map(known).collect())
 }
 
 fn found(answer: nix::Result<Vec<u8>>) -> nix::Result<Option<Vec<u8>>> {

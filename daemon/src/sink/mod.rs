@@ -7,6 +7,8 @@ pub mod pair;
 pub mod savefile;
 pub mod tap;
 
+pub use link::InterfaceAddress;
+
 use std::collections::BTreeMap;
 
 use wiremamba_model::flow::Direction;

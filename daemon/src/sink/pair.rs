@@ -78,7 +78,8 @@ impl<C: PacketSink, S: PacketSink> PacketSink for PairSink<C, S> {
     }
 
     fn send_from(&mut self, tagged: &Tagged, direction: Direction) -> Result<(), SinkError> {
-        let Some(watch) = &self.watch else { return self.send_one_way(&tagged.packet, direction) };
+        let Some(watch) = &mut self.watch else { return self.send_one_way(&tagged.packet, direction) };
+        watch.introduce(&tagged.packet, direction);
         // Before it is sent: it may be through before this thread goes on.
         let announced = watch.announce(tagged, direction);
         let before = self.report.packets;

@@ -1,4 +1,4 @@
-//! The calls to the kernel that have no safe wrapper: attaching a file to a tap, and keeping it; how a thread is scheduled;
+//! The calls to the kernel that have no safe wrapper: attaching a file to a tap, and keeping it; how a thread is scheduled, and in [`precedence`] what for;
 //! packet sockets and their rings in [`packet`].
 //!
 //! The one module of this crate with `unsafe`. Each function is safe to call with any argument; the rest of the
@@ -8,6 +8,7 @@
 
 pub(crate) mod mpi;
 pub(crate) mod packet;
+pub(crate) mod precedence;
 pub(crate) mod xdp;
 
 use std::fs::File;
@@ -18,7 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::unistd::Pid;
 
 /// `_IOW('T', 202, int)` in `linux/if_tun.h`; the argument is an `ifreq` all the same.
 const TUNSETIFF: libc::c_ulong = nix::request_code_write!(b'T', 202, size_of::<libc::c_int>());
@@ -87,6 +90,23 @@ pub(crate) fn set_thread_batch() -> io::Result<()> {
     // SAFETY: `param` outlives the call, which reads it.
     Errno::result(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const param) })?;
     Ok(())
+}
+
+/// The processors that the calling thread may run on.
+pub(crate) fn thread_processors() -> nix::Result<CpuSet> {
+    sched_getaffinity(Pid::from_raw(0))
+}
+
+/// Lets the calling thread, and those that it starts, run on these processors only.
+pub(crate) fn set_thread_processors(processors: &CpuSet) -> nix::Result<()> {
+    sched_setaffinity(Pid::from_raw(0), processors)
+}
+
+/// Lets the calling thread run only where it runs now.
+pub(crate) fn stay_on_processor() -> nix::Result<()> {
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu()?)?;
+    set_thread_processors(&here)
 }
 
 /// Sets whether the interface of `tun` outlives the file.

@@ -19,9 +19,12 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wiremamba_model::flow::{Direction, FiveTuple, dissect};
-use wiremamba_model::packet::LinkType;
+use wiremamba_model::packet::{LinkType, Packet};
 
+use crate::sink::InterfaceAddress;
 use crate::source::Tagged;
+use crate::sys::precedence::come_second;
+use arp::Neighbours;
 use report::Counts;
 
 pub use report::{DeviceReport, DirectionReport, Latency, ThroughDevice};
@@ -38,23 +41,31 @@ const FRAME_MAX: usize = 65_536 + 22;
 const LOOK_MS: u16 = 20;
 
 /// How the device is addressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Addressing {
     /// Frames are sent as they are: the device is a bridge, or listens to all of them.
     AsTheyAre,
-    /// The device routes: frames go to these MACs, of its client side and its server side, and its questions by ARP are
-    /// answered for every address.
-    Routed {
-        /// MAC of the client side, and of the server side.
-        macs: [[u8; 6]; 2],
-    },
+    /// The device routes, client side and server side: frames go to its MACs, hosts on its networks make themselves known before their first packet, and its
+    /// questions by ARP are answered for every address.
+    Routed(Box<[RouterSide; 2]>),
+}
+
+/// One interface of a router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouterSide {
+    /// Its MAC.
+    pub mac: [u8; 6],
+    /// Its IPv4 addresses.
+    pub addresses: Vec<InterfaceAddress>,
 }
 
 /// Watches both sides of a device until it is finished.
 pub struct DeviceWatch {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    addressing: Addressing,
+    /// Where the device routes: its sides, clients' and servers', and the taps to write to.
+    router: Option<[(Neighbours, File); 2]>,
+    macs: Option<[[u8; 6]; 2]>,
     labels: Vec<String>,
 }
 
@@ -76,6 +87,7 @@ struct Table {
     unwatched: u64,
     unexpected: u64,
     arp_answers: u64,
+    arp_questions: u64,
 }
 
 struct Expected {
@@ -101,26 +113,45 @@ impl DeviceWatch {
     /// Watches what comes out of the device on `client` and on `server`, which are the taps' own files.
     ///
     /// # Errors
-    /// No threads.
+    /// No threads, or no more descriptors.
     pub fn start(client: File, server: File, addressing: Addressing, labels: Vec<String>) -> std::io::Result<Self> {
         let shared =
             Arc::new(Shared { table: Mutex::default(), is_over: AtomicBool::new(false), origin: Instant::now() });
+        let answers = matches!(addressing, Addressing::Routed(_));
+        let (router, macs) = match addressing {
+            Addressing::AsTheyAre => (None, None),
+            Addressing::Routed(sides) => {
+                let macs = [sides[0].mac, sides[1].mac];
+                let [one, other] = sides.map(|side| Neighbours::new(side.mac, side.addresses));
+                (Some([(one, client.try_clone()?), (other, server.try_clone()?)]), Some(macs))
+            }
+        };
         let mut threads = Vec::new();
         // What comes out on the server's side was going to the server.
         for (tap, way, name) in [(server, 0, "to-server"), (client, 1, "to-client")] {
             let shared = Arc::clone(&shared);
-            let answers = matches!(addressing, Addressing::Routed { .. });
             let thread = std::thread::Builder::new().name(name.to_owned());
             threads.push(thread.spawn(move || shared.listen(tap, way, answers))?);
         }
-        Ok(Self { shared, threads, addressing, labels })
+        Ok(Self { shared, threads, router, macs, labels })
     }
 
     /// The MAC that frames going `direction` are sent to; `None` to leave them as they are.
     pub(super) fn mac(&self, direction: Direction) -> Option<[u8; 6]> {
-        match self.addressing {
-            Addressing::AsTheyAre => None,
-            Addressing::Routed { macs } => Some(macs[way(direction)]),
+        self.macs.map(|macs| macs[way(direction)])
+    }
+
+    /// Lets both ends of a packet make themselves known to a router, where they have not yet.
+    pub(super) fn introduce(&mut self, packet: &Packet, direction: Direction) {
+        let Some(sides) = &mut self.router else { return };
+        let Some(ends) = arp::ends(&packet.data).filter(|_| packet.linktype == LinkType::ETHERNET) else { return };
+        let from = way(direction);
+        for (end, side) in ends.into_iter().zip([from, 1 - from]) {
+            let (neighbours, tap) = &mut sides[side];
+            if let Some(question) = neighbours.introduce(end) {
+                // A question that is lost is asked by the router.
+                self.shared.lock().arp_questions += u64::from(tap.write(&question).is_ok());
+            }
         }
     }
 
@@ -170,8 +201,14 @@ impl DeviceWatch {
             table.counts.entry((expected.label, expected.way)).or_default().lost += 1;
         }
         table.outstanding = 0;
-        let Table { unwatched, unexpected, arp_answers, .. } = *table;
-        DeviceReport { unwatched, unexpected, arp_answers, ..DeviceReport::new(&table.counts, &self.labels) }
+        let Table { unwatched, unexpected, arp_answers, arp_questions, .. } = *table;
+        DeviceReport {
+            unwatched,
+            unexpected,
+            arp_answers,
+            arp_questions,
+            ..DeviceReport::new(&table.counts, &self.labels)
+        }
     }
 
     fn stop(&mut self) {
@@ -199,6 +236,7 @@ impl Shared {
 
     /// Takes what comes out of the device, until the end or until the tap is gone.
     fn listen(&self, mut tap: File, way: usize, answers: bool) {
+        come_second();
         let mut frame = vec![0; FRAME_MAX];
         while !self.is_over.load(Relaxed) {
             let mut readable = [PollFd::new(tap.as_fd(), PollFlags::POLLIN)];
@@ -213,7 +251,7 @@ impl Shared {
                     if let Some(answer) = arp::answer(frame).filter(|_| answers) {
                         // A device that does not get its answer asks again. The tap's own counters have it, the sink's not.
                         self.lock().arp_answers += u64::from(tap.write(&answer).is_ok());
-                    } else {
+                    } else if !(answers && arp::is_answer(frame)) {
                         self.lock().receive(frame, way, now);
                     }
                 }

@@ -40,7 +40,7 @@ impl DeviceReport {
                 self.unwatched
             ),
             format!("{} frames came out that were not sent: the device's own, or doubles.", self.unexpected),
-            format!("{} questions by ARP were answered.", self.arp_answers),
+            format!("{} questions by ARP were answered, and {} asked.", self.arp_answers, self.arp_questions),
         ];
         let body = html! {
             (table("What went in and what came out", &COLUMNS, &all, &notes))

@@ -124,6 +124,8 @@ pub struct DeviceReport {
     pub unexpected: u64,
     /// Questions by ARP that were answered; the taps count these packets beside those that were sent.
     pub arp_answers: u64,
+    /// Questions with which hosts made themselves known to the device; the taps count these, too.
+    pub arp_questions: u64,
 }
 
 impl DeviceReport {

@@ -18,7 +18,7 @@ use nix::libc;
 use wiremamba_model::flow::to_ethernet;
 use wiremamba_model::packet::{LinkType, Packet};
 
-use super::link::{self, Link};
+use super::link::{self, InterfaceAddress, Link};
 use super::{DeviceCounters, PacketSink, SinkError, SinkReport};
 use crate::sys;
 use frame::ETHERNET_HEADER;
@@ -190,6 +190,14 @@ impl TapSink {
     /// The interface's own MAC; `None` where it is not known.
     pub fn mac(&self) -> Option<[u8; 6]> {
         self.mac
+    }
+
+    /// IPv4 addresses that the host has on the interface.
+    ///
+    /// # Errors
+    /// The host does not say (getifaddrs(3)).
+    pub fn ipv4_addresses(&self) -> std::io::Result<Vec<InterfaceAddress>> {
+        Ok(link::ipv4_addresses(&self.name)?)
     }
 
     /// The interface's name.

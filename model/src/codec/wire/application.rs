@@ -6,7 +6,8 @@
 /// An application over TCP whose sessions can be told by their first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Application {
-    /// Replies of three digits (RFC 959, section 5.4); a client begins with what comes before a login.
+    /// Replies of three digits (RFC 959, section 5.4); a client logs in, or asks for security or features first
+    /// (RFC 2228, section 3; RFC 2389, section 3).
     Ftp,
     /// HTTP/1 (RFC 9112, sections 3 and 4).
     Http,
@@ -170,14 +171,7 @@ static OPENINGS: [Opening; OPENINGS_LEN] = [
     opening(Ftp, RESPONDER, b"530 "),
     opening(Ftp, RESPONDER, b"530-"),
     opening(Ftp, OPENER, b"AUTH "),
-    opening(Ftp, OPENER, b"CLNT "),
     opening(Ftp, OPENER, b"FEAT\r"),
-    opening(Ftp, OPENER, b"HELP "),
-    opening(Ftp, OPENER, b"HELP\r"),
-    opening(Ftp, OPENER, b"HOST "),
-    opening(Ftp, OPENER, b"OPTS "),
-    opening(Ftp, OPENER, b"QUIT\r"),
-    opening(Ftp, OPENER, b"SYST\r"),
     opening(Ftp, OPENER, b"USER "),
     opening(Smtp, RESPONDER, b"220 "),
     opening(Smtp, RESPONDER, b"220-"),
@@ -243,7 +237,7 @@ static OPENINGS: [Opening; OPENINGS_LEN] = [
 pub(super) struct Openings([u64; WORDS]);
 
 const WORDS: usize = OPENINGS_LEN.div_ceil(64);
-const OPENINGS_LEN: usize = 134;
+const OPENINGS_LEN: usize = 127;
 
 /// What becomes of a set of openings as bytes are said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

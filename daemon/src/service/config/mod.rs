@@ -1,11 +1,17 @@
 //! The service's configuration file.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod learn;
+mod replay;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use wiremamba_model::device::Device;
 use wiremamba_model::mamba::Preset;
+
+pub use learn::LearnConfig;
+pub use replay::ReplayConfig;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -47,60 +53,6 @@ pub struct MetricsConfig {
 pub struct OpenerConfig {
     /// Path of its socket; none by default, and the service opens everything itself.
     pub socket: Option<PathBuf>,
-}
-
-/// A tap, and what is generated onto it.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReplayConfig {
-    /// Name of the tap; made if absent.
-    pub tap: String,
-    /// Its MTU; as it is by default.
-    pub mtu: Option<u32>,
-    /// Labels and their weights; all labels in turn by default.
-    #[serde(default)]
-    pub mix: BTreeMap<String, u32>,
-    /// New flows a second, on average.
-    #[serde(default = "one")]
-    pub flows_per_second: f64,
-    /// How much faster than generated.
-    #[serde(default = "one")]
-    pub multiplier: f64,
-    /// Flows that are decoded at once.
-    #[serde(default = "streams")]
-    pub streams: usize,
-    /// Below 1 more usual, above 1 more unusual tokens.
-    #[serde(default = "temperature")]
-    pub temperature: f32,
-    /// Most packets of a flow.
-    #[serde(default = "flow_packets_max")]
-    pub flow_packets_max: usize,
-    /// Seed of all chance.
-    #[serde(default)]
-    pub seed: u64,
-    /// Whether it begins by itself.
-    #[serde(default = "yes")]
-    pub start: bool,
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-fn streams() -> usize {
-    16
-}
-
-fn temperature() -> f32 {
-    1.0
-}
-
-fn flow_packets_max() -> usize {
-    1000
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// The control socket.
@@ -213,96 +165,6 @@ impl From<PresetName> for Preset {
     }
 }
 
-/// How to learn, and what of.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LearnConfig {
-    /// New flows before a round of training begins.
-    pub flows_per_round: usize,
-    /// Steps of a round.
-    pub steps_per_round: u64,
-    /// Share of the time in which to train, 0 to 1.
-    pub cpu_share: f64,
-    /// Largest learning rate.
-    pub learning_rate: f64,
-    /// Rows of a batch.
-    pub batch: usize,
-    /// Tokens of a row.
-    pub seq_len: usize,
-    /// One in so many flows is held out and only measured.
-    pub held_out_every: usize,
-    /// Held-out flows; older ones make room.
-    pub held_out_max: usize,
-    /// Tokens of them that are measured, twice a round. Nothing else happens meanwhile, so that it should take seconds.
-    pub held_out_tokens_max: u64,
-    /// The newest flows, all of which are learned in a round.
-    pub recent_max: usize,
-    /// Flows drawn evenly from all older ones, learned beside the newest.
-    pub reservoir_max: usize,
-    /// Memory of the flows to learn from, and a quarter of it for those that wait; twice as much when a round begins.
-    pub memory_mib: u64,
-    /// Flows that wait for the learner; further ones are counted and dropped.
-    pub queue_max: usize,
-    /// Captured bytes of a capture's open flows; the oldest are cut beyond.
-    pub open_flows_mib: u64,
-    /// Seconds after which a flow without packets is over.
-    pub idle_s: u32,
-    /// Seconds after which a flow that goes on is learned, and its rest taken for another.
-    pub active_s: u32,
-    /// Labels of flows that nDPI knows, by its name of their protocol (`TLS`, or `TLS.Google`). The program `ndpiReader` is
-    /// asked; it reads packets from memory.
-    pub ndpi: BTreeMap<String, String>,
-    /// Captures (files, folders; a folder names the label) of what the base was trained on, so that it is not forgotten.
-    pub rehearsal: Vec<PathBuf>,
-    /// Share of them in what a round learns from, in packets.
-    pub rehearsal_share: f64,
-    /// Packets of them that are read at most.
-    pub rehearsal_packets_max: u64,
-    /// How much worse than the base the model may become on those of them that are held out.
-    pub rehearsal_worse_max: f64,
-    /// Seconds that a stop may take to measure and promote what an unfinished round has learned.
-    pub drain_s: u32,
-    /// Seconds between two lines of status.
-    pub status_s: u32,
-}
-
-impl Default for LearnConfig {
-    fn default() -> Self {
-        Self {
-            flows_per_round: 64,
-            steps_per_round: 50,
-            cpu_share: 0.5,
-            learning_rate: 5e-4,
-            batch: 4,
-            seq_len: 512,
-            held_out_every: 8,
-            held_out_max: 256,
-            held_out_tokens_max: 20_000,
-            recent_max: 1024,
-            reservoir_max: 4096,
-            memory_mib: 512,
-            queue_max: 4096,
-            open_flows_mib: 256,
-            idle_s: 60,
-            active_s: 300,
-            ndpi: BTreeMap::new(),
-            rehearsal: Vec::new(),
-            rehearsal_share: 0.3,
-            rehearsal_packets_max: 1_000_000,
-            rehearsal_worse_max: 0.05,
-            drain_s: 30,
-            status_s: 10,
-        }
-    }
-}
-
-impl LearnConfig {
-    /// [`memory_mib`](Self::memory_mib) in bytes.
-    pub fn memory_bytes(&self) -> u64 {
-        self.memory_mib << 20
-    }
-}
-
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -356,6 +218,7 @@ impl Config {
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let (a, b) = (&self.learn, &new.learn);
         let tap = |config: &Self| config.replay.as_ref().map(|r| (r.tap.clone(), r.mtu));
+        let device = |config: &Self| config.replay.as_ref().and_then(|r| r.device);
         [
             ("[[capture]]", self.capture != new.capture),
             ("[model]", self.model != new.model),
@@ -366,6 +229,7 @@ impl Config {
             ("learn.ndpi", a.ndpi != b.ndpi),
             ("learn.rehearsal", a.rehearsal != b.rehearsal || a.rehearsal_packets_max != b.rehearsal_packets_max),
             ("replay.tap, replay.mtu", tap(self) != tap(new)),
+            ("replay.device", device(self) != device(new)),
             ("[control]", self.control != new.control),
             ("[metrics]", self.metrics != new.metrics),
             ("[opener]", self.opener != new.opener),
@@ -390,7 +254,7 @@ impl Config {
             ..learn
         };
         if let (Some(old), Some(new)) = (&mut self.replay, replay) {
-            *old = ReplayConfig { tap: old.tap.clone(), mtu: old.mtu, ..new };
+            *old = ReplayConfig { tap: old.tap.clone(), mtu: old.mtu, device: old.device, ..new };
         }
     }
 
@@ -400,81 +264,37 @@ impl Config {
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let config: Self = toml::from_str(&text)
             .map_err(|error| ConfigError::Parse { path: path.to_owned(), text: error.to_string().trim().to_owned() })?;
-        config.check(path)?;
+        let outside =
+            |OutOfRange { key, found, allowed }| ConfigError::Range { path: path.to_owned(), key, found, allowed };
+        config.check().map_err(outside)?;
         Ok(config)
     }
 
-    fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let l = &self.learn;
-        let counts = [
-            ("capture", self.capture.len()),
-            ("model.keep", self.model.keep),
-            ("learn.flows_per_round", l.flows_per_round),
-            ("learn.steps_per_round", l.steps_per_round as usize),
-            ("learn.batch", l.batch),
-            ("learn.seq_len", l.seq_len),
-            ("learn.held_out_max", l.held_out_max),
-            ("learn.recent_max", l.recent_max),
-            ("learn.memory_mib", l.memory_mib as usize),
-            ("learn.queue_max", l.queue_max),
-            ("learn.open_flows_mib", l.open_flows_mib as usize),
-            ("learn.idle_s", l.idle_s as usize),
-            ("learn.active_s", l.active_s as usize),
-            ("learn.status_s", l.status_s as usize),
-        ];
-        let error = |key, found: String, allowed| ConfigError::Range { path: path.to_owned(), key, found, allowed };
-        if let Some((key, n)) = counts.into_iter().find(|(_, n)| *n == 0) {
-            return Err(error(key, n.to_string(), "at least 1"));
+    fn check(&self) -> Result<(), OutOfRange> {
+        let at_least_one = "at least 1";
+        within(!self.capture.is_empty(), "capture", 0, at_least_one)?;
+        within(self.capture.iter().all(|c| c.keep_captures_mib > 0), "capture.keep_captures_mib", 0, at_least_one)?;
+        within(self.model.keep > 0, "model.keep", 0, at_least_one)?;
+        self.learn.check()?;
+        let can_rehearse = self.learn.rehearsal.is_empty() || self.model.base.is_some();
+        within(can_rehearse, "learn.rehearsal", "given without model.base", "captures of the base's")?;
+        if let Some(address) = self.metrics.listen {
+            within(address.ip().is_loopback(), "metrics.listen", address, "an address of the loopback")?;
         }
-        if l.held_out_tokens_max < 2 {
-            return Err(error("learn.held_out_tokens_max", l.held_out_tokens_max.to_string(), "at least 2"));
-        }
-        if l.held_out_every < 2 {
-            return Err(error("learn.held_out_every", l.held_out_every.to_string(), "at least 2"));
-        }
-        if !(l.cpu_share > 0.0 && l.cpu_share <= 1.0) {
-            return Err(error("learn.cpu_share", l.cpu_share.to_string(), "above 0, at most 1"));
-        }
-        if self.capture.iter().any(|capture| capture.keep_captures_mib == 0) {
-            return Err(error("capture.keep_captures_mib", "0".to_owned(), "at least 1"));
-        }
-        let is_positive = |x: f64| x > 0.0 && x.is_finite();
-        if !is_positive(l.learning_rate) {
-            return Err(error("learn.learning_rate", l.learning_rate.to_string(), "above 0"));
-        }
-        if !(0.0..=0.9).contains(&l.rehearsal_share) {
-            return Err(error("learn.rehearsal_share", l.rehearsal_share.to_string(), "0 to 0.9"));
-        }
-        if !(0.0..=f64::MAX).contains(&l.rehearsal_worse_max) {
-            return Err(error("learn.rehearsal_worse_max", l.rehearsal_worse_max.to_string(), "at least 0"));
-        }
-        if !l.rehearsal.is_empty() && self.model.base.is_none() {
-            return Err(error("learn.rehearsal", "given without model.base".to_owned(), "captures of the base's"));
-        }
-        if let Some(address) = self.metrics.listen.filter(|address| !address.ip().is_loopback()) {
-            return Err(error("metrics.listen", address.to_string(), "an address of the loopback"));
-        }
-        let Some(r) = &self.replay else { return Ok(()) };
-        if !(1e-3..=1e6).contains(&r.flows_per_second) {
-            return Err(error("replay.flows_per_second", r.flows_per_second.to_string(), "0.001 to 1000000"));
-        }
-        if !(1e-3..=1e6).contains(&r.multiplier) {
-            return Err(error("replay.multiplier", r.multiplier.to_string(), "0.001 to 1000000"));
-        }
-        if !(1..=4096).contains(&r.streams) {
-            return Err(error("replay.streams", r.streams.to_string(), "1 to 4096"));
-        }
-        if r.flow_packets_max == 0 {
-            return Err(error("replay.flow_packets_max", "0".to_owned(), "at least 1"));
-        }
-        if !(0.0..=100.0).contains(&r.temperature) {
-            return Err(error("replay.temperature", r.temperature.to_string(), "0 to 100"));
-        }
-        if r.mix.values().any(|weight| !(1..=1_000_000).contains(weight)) {
-            return Err(error("replay.mix", "a weight outside".to_owned(), "whole weights from 1 to 1000000"));
-        }
-        Ok(())
+        self.replay.as_ref().map_or(Ok(()), ReplayConfig::check)
     }
+}
+
+/// A value that a key may not have.
+struct OutOfRange {
+    key: &'static str,
+    found: String,
+    allowed: &'static str,
+}
+
+/// An error unless `is_within`.
+fn within(is_within: bool, key: &'static str, found: impl ToString, allowed: &'static str) -> Result<(), OutOfRange> {
+    if is_within { Ok(()) } else { Err(OutOfRange { key, found: found.to_string(), allowed }) }
 }
 
 #[cfg(test)]
@@ -498,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_file_that_is_installed_says_what_the_defaults_are() {
-        let text = include_str!("../../../packaging/etc/wiremamba.toml");
+        let text = include_str!("../../../../packaging/etc/wiremamba.toml");
         let said = read(text).unwrap();
         // Every key that is commented out as a default is one.
         let uncommented: String = text
@@ -524,8 +344,8 @@ mod tests {
 
     #[test]
     fn the_manual_page_and_the_file_that_is_installed_have_every_key() {
-        let page = include_str!("../../../packaging/man/wiremamba.toml.5");
-        let file = include_str!("../../../packaging/etc/wiremamba.toml");
+        let page = include_str!("../../../../packaging/man/wiremamba.toml.5");
+        let file = include_str!("../../../../packaging/etc/wiremamba.toml");
         let keys =
             file.lines().filter_map(|line| line.trim_start_matches(['#', ' ']).split_once(" = ")).map(|(key, _)| key);
         let mut count = 0;
@@ -560,6 +380,8 @@ mod tests {
             ("[metrics]\nlisten = '0.0.0.0:1'\n", "metrics.listen is 0.0.0.0:1, allowed is an address of the loopback"),
             ("[replay]\ntap = 't'\nflows_per_second = nan\n", "replay.flows_per_second is NaN"),
             ("[replay]\ntap = 't'\nmix = { web = 0 }\n", "replay.mix"),
+            ("[replay]\ntap = 't'\ndevice = 'gpu'\n", "\"gpu\" is no device"),
+            ("[replay]\ntap = 't'\nprecision = 'f16'\n", "f16 is none of auto, f32, bf16 and int8"),
             ("[replay]\nmtu = 9\n", "tap"),
         ] {
             let error = read(&format!("{LEAST}{more}")).unwrap_err().to_string();
