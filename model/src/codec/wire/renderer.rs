@@ -23,6 +23,7 @@ use crate::flow::FiveTuple;
 use crate::packet::Timestamp;
 use crate::wire::certificate;
 use crate::wire::names::{self, netbios};
+use crate::wire::ntp;
 use crate::wire::parse::{Frame, ICMP, ICMPV6, Ip, TCP, Tcp, Transport, UDP};
 use crate::wire::plan::{self, Plan};
 use crate::wire::quic;
@@ -79,6 +80,8 @@ struct Rendered {
     server_name: Option<Vec<u8>>,
     /// Where it is QUIC.
     quic: Option<Box<quic::Conversation>>,
+    /// Where it is NTP.
+    ntp: ntp::Association,
 }
 
 #[derive(Default)]
@@ -320,7 +323,13 @@ impl Renderer {
             clock: self.rng.next_u32() >> 2,
             ..RenderedSide::default()
         };
-        let rendered = Rendered { facts, sides: [side(), side()], server_name: None, quic: None };
+        let rendered = Rendered {
+            facts,
+            sides: [side(), side()],
+            server_name: None,
+            quic: None,
+            ntp: ntp::Association::default(),
+        };
         match self.slots.get_mut(usize::from(action.slot)) {
             Some(place) => *place = rendered,
             None => self.slots.push(rendered),
@@ -346,7 +355,7 @@ impl Renderer {
             self.piece(*piece, action, me, new, ret);
         }
         match action.proto {
-            Proto::Udp => self.complete(action, me, &mut ret[new..]),
+            Proto::Udp => self.complete(action, me, now, &mut ret[new..]),
             Proto::Tcp => self.certify(action, me, now, &mut ret[new..]),
             Proto::Icmp => {}
         }

@@ -2,17 +2,19 @@
 
 use super::{Rendered, Renderer};
 use crate::codec::wire::action::{Action, Piece};
-use crate::wire::{dhcp, isakmp, quic};
+use crate::packet::Timestamp;
+use crate::wire::{dhcp, isakmp, ntp, quic};
 
 impl Renderer {
-    /// Fills it in, of a payload that side `me` sends.
-    pub(super) fn complete(&mut self, action: &Action, me: usize, message: &mut [u8]) {
-        let Rendered { facts, quic, .. } = &mut self.slots[usize::from(action.slot)];
+    /// Fills it in, of a payload that side `me` sends at the time `now`.
+    pub(super) fn complete(&mut self, action: &Action, me: usize, now: Timestamp, message: &mut [u8]) {
+        let Rendered { facts, quic, ntp, .. } = &mut self.slots[usize::from(action.slot)];
         let tuple = facts.tuple;
         let isakmp = isakmp::is_isakmp([tuple.resp_port, tuple.orig_port]);
         let is_dhcp = dhcp::is_dhcp([tuple.orig_port, tuple.resp_port]);
+        let is_ntp = ntp::is_ntp([tuple.orig_port, tuple.resp_port]);
         let begins = action.opens.is_some() && quic::Conversation::can_begin(message, tuple.resp_port);
-        if isakmp.is_none() && !is_dhcp && quic.is_none() && !begins {
+        if isakmp.is_none() && !is_dhcp && !is_ntp && quic.is_none() && !begins {
             return;
         }
         let mut drawn = Vec::with_capacity(message.len());
@@ -38,6 +40,8 @@ impl Renderer {
             let tuple = if action.from_orig { tuple } else { tuple.reversed() };
             let around = dhcp::Around { link: &self.link, src: tuple.orig, dst: tuple.resp };
             dhcp::complete(message, is_drawn, around);
+        } else if is_ntp {
+            ntp.complete(message, me == 1, now, is_drawn, &mut self.rng);
         }
     }
 }
