@@ -47,8 +47,8 @@ pub struct Association {
 }
 
 impl Association {
-    /// Fills in what was drawn of a message that is sent `now`: its kind where that was drawn, times, and what servers say of theirs. What is no
-    /// message with a header of this kind stays as it is.
+    /// Fills in what was drawn of a message that is sent `now`: its kind where that was drawn, and what servers say of theirs. Times are of now, also
+    /// where others were said, unless they are zero, which says that there is none. What is no message with a header of this kind stays as it is.
     pub fn complete(
         &mut self,
         message: &mut [u8],
@@ -69,17 +69,43 @@ impl Association {
             return;
         }
         let (me, peer) = (usize::from(is_reply), usize::from(!is_reply));
-        let stratum = if is_drawn(1) { rng.random_range(1..=3) } else { message[1] };
         let made = match mode {
-            // A client need not say more (section 14).
-            CLIENT => [[0; TRANSMIT_AT].as_slice(), &time(now)].concat(),
-            _ => self.as_server(mode, stratum, message, peer, now, rng),
+            CLIENT => self.as_client(peer, now, rng),
+            _ => {
+                let stratum = if is_drawn(1) { rng.random_range(1..=3) } else { message[1] };
+                self.as_server(mode, stratum, message, peer, now, rng)
+            }
         };
-        for (at, byte) in made.into_iter().enumerate().skip(1).filter(|(at, _)| is_drawn(*at)) {
-            message[at] = byte;
+        for at in (1..REFERENCE_AT).filter(|at| is_drawn(*at)) {
+            message[at] = made[at];
+        }
+        for from in [REFERENCE_AT, ORIGIN_AT, RECEIVE_AT, TRANSMIT_AT] {
+            let range = from..from + 8;
+            let is_drawn = range.clone().any(&is_drawn);
+            // What a client need not say (section 14) it does not where nothing was said.
+            if is_drawn && mode == CLIENT && from != TRANSMIT_AT {
+                message[range].fill(0);
+            } else if is_drawn || message[range.clone()] != [0; 8] {
+                message[range.clone()].copy_from_slice(&made[range]);
+            }
         }
         self.transmitted[me].copy_from_slice(&message[TRANSMIT_AT..HEADER_LEN]);
         extend(message, is_drawn);
+    }
+
+    /// A client that knows what time it was, and what it was told last; it says nothing of its clock.
+    fn as_client(self, peer: usize, now: Timestamp, rng: &mut impl Rng) -> Vec<u8> {
+        let mut made = vec![0; HEADER_LEN];
+        let told = self.transmitted[peer];
+        if told != [0; 8] {
+            // It came within some milliseconds.
+            let received = u64::from_be_bytes(told).wrapping_add(rng.random_range(1 << 20..1 << 24));
+            made[ORIGIN_AT..RECEIVE_AT].copy_from_slice(&told);
+            made[RECEIVE_AT..TRANSMIT_AT].copy_from_slice(&received.to_be_bytes());
+        }
+        made[REFERENCE_AT..ORIGIN_AT].copy_from_slice(&time(set_before(now, rng)));
+        made[TRANSMIT_AT..].copy_from_slice(&time(now));
+        made
     }
 
     fn as_server(
@@ -109,15 +135,19 @@ impl Association {
             made[REFERENCE_ID_AT..REFERENCE_AT].copy_from_slice(&SOURCES[rng.random_range(0..SOURCES.len())]);
         }
         let before = |ns: i64| time(Timestamp(now.0.saturating_sub(ns)));
-        let set_ago = rng.random_range(1..1_024_i64) * 1_000_000_000;
         let was_asked = mode != BROADCAST;
         let received = if was_asked { before(rng.random_range(5_000..200_000)) } else { [0; 8] };
-        made[REFERENCE_AT..ORIGIN_AT].copy_from_slice(&before(set_ago));
+        made[REFERENCE_AT..ORIGIN_AT].copy_from_slice(&time(set_before(now, rng)));
         made[ORIGIN_AT..RECEIVE_AT].copy_from_slice(if was_asked { &self.transmitted[peer] } else { &[0; 8] });
         made[RECEIVE_AT..TRANSMIT_AT].copy_from_slice(&received);
         made[TRANSMIT_AT..].copy_from_slice(&time(now));
         made
     }
+}
+
+/// When a clock was last set that is set four times an hour.
+fn set_before(now: Timestamp, rng: &mut impl Rng) -> Timestamp {
+    Timestamp(now.0.saturating_sub(rng.random_range(1..1_024_i64) * 1_000_000_000))
 }
 
 /// Makes what is behind the header one extension field, where it is neither a digest nor said.
@@ -192,6 +222,11 @@ mod tests {
         message[..4].copy_from_slice(&[0xe3, 0, 3, 0x20]);
         association.complete(&mut message, false, NOW, |at| at >= 4, &mut rng);
         assert_eq!((&message[..4], at(&message, ORIGIN_AT)), (&[0xe3, 0, 3, 0x20][..], 0));
+        // Times that were said are told anew, but not that there is none.
+        let mut message = [0; HEADER_LEN];
+        (message[0], message[TRANSMIT_AT]) = (0x1b, 0x99);
+        association.complete(&mut message, false, NOW, |_| false, &mut rng);
+        assert_eq!((at(&message, REFERENCE_AT), at(&message, TRANSMIT_AT)), (0, at(&time(NOW), 0)));
         // Of the control protocol, of another version, too short, and another protocol's.
         for (first, len) in [(0x16, 48), (0x3b, 48), (0x23, 47), (0x64, 40)] {
             let mut other = vec![0xAA; len];
