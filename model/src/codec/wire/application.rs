@@ -320,6 +320,13 @@ mod tests {
     }
 
     #[test]
+    fn the_methods_that_open_are_those_of_the_grammar_of_heads() {
+        let opens = OPENINGS.iter().filter(|opening| opening.application == Http && opening.by == OPENER);
+        let opens = opens.map(|opening| std::str::from_utf8(opening.bytes).unwrap());
+        assert_eq!(opens.collect::<Vec<_>>(), super::super::http::METHODS);
+    }
+
+    #[test]
     fn applications_are_told_by_their_first_bytes() {
         let plain = |side, bytes: &[u8]| told(Openings::plain(side), bytes);
         assert_eq!(plain(0, b"GET / HTTP/1.1\r\n"), Heard::Known(Http));

@@ -82,6 +82,7 @@ mod facts;
 mod fix;
 mod grammar;
 mod handshake;
+mod http;
 pub mod lossless;
 mod renderer;
 mod script;

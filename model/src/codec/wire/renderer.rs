@@ -21,13 +21,13 @@ use super::vocab::{HOSTS, NAMES, Proto};
 use super::walk::{Walk, options_len};
 use crate::flow::FiveTuple;
 use crate::packet::Timestamp;
-use crate::wire::certificate;
 use crate::wire::names::{self, netbios};
 use crate::wire::ntp;
 use crate::wire::parse::{Frame, ICMP, ICMPV6, Ip, TCP, Tcp, Transport, UDP};
 use crate::wire::plan::{self, Plan};
 use crate::wire::quic;
 use crate::wire::render::{Headers, render};
+use crate::wire::{certificate, http};
 
 mod datagram;
 
@@ -356,7 +356,13 @@ impl Renderer {
         }
         match action.proto {
             Proto::Udp => self.complete(action, me, now, &mut ret[new..]),
-            Proto::Tcp => self.certify(action, me, now, &mut ret[new..]),
+            Proto::Tcp => {
+                self.certify(action, me, now, &mut ret[new..]);
+                if let Some(Piece::Text(n)) = action.pieces.last() {
+                    let payload = &mut ret[new..];
+                    http::end_head(payload, payload.len().saturating_sub(usize::from(*n)));
+                }
+            }
             Proto::Icmp => {}
         }
         let slot = &mut self.slots[usize::from(action.slot)];

@@ -314,6 +314,23 @@ impl Talks {
         })
     }
 
+    /// The application of the flow of the packet under way: the one that the opener has begun as, else the responder, else the one that the port
+    /// promises; `None` where the sender's opening came in parts.
+    pub(super) fn application(&self, walk: &Walk) -> Option<Application> {
+        let action = walk.action();
+        let talk = self.talks.get(usize::from(action.slot)).filter(|_| action.opens.is_none())?;
+        if matches!(talk.voices[usize::from(!action.from_orig)].progress, Progress::Begins { at: 1.., .. }) {
+            return None;
+        }
+        let now = self.now.as_ref().filter(|_| action.from_orig).map(|now| now.0.progress);
+        match (now.unwrap_or(talk.voices[0].progress), talk.voices[1].progress) {
+            (Progress::Begun(application), _) => application,
+            (Progress::Begins { .. }, Progress::Begun(application)) => application,
+            (Progress::Begins { .. }, Progress::Begins { .. }) => talk.promised,
+            _ => None,
+        }
+    }
+
     /// The application that the sender of the packet under way has to begin as, where it has said nothing yet.
     pub(super) fn begins_as(&self, walk: &Walk) -> Option<Application> {
         let action = walk.action();

@@ -11,8 +11,11 @@ mod tcp;
 use self::mask::Mask;
 use super::super::{Grammar, LabelId, Token};
 use super::Plans;
+use super::application::Application;
 use super::exchange::Exchanges;
 use super::handshake::Handshakes;
+use super::http::{self, Heads};
+use super::side::MESSAGE_MAX;
 use super::talk::{Departures, Talks};
 use super::vocab::{HOSTS, PORTS, Proto, SLOTS, Tok};
 use super::walk::{Operand, Slot, Stage, Walk, rank};
@@ -31,6 +34,7 @@ pub(super) struct Strict {
     talks: Talks,
     exchanges: Exchanges,
     handshakes: Handshakes,
+    heads: Heads,
     plans: Plans,
     departures: Departures,
     mtu: u32,
@@ -47,6 +51,7 @@ impl Grammar for Strict {
         self.talks.follow(&self.walk, step);
         self.exchanges.follow(&self.walk, step);
         self.handshakes.follow(&self.walk, step);
+        self.heads.follow(&self.walk, step, self.is_http());
     }
 
     fn packets(&self) -> u64 {
@@ -73,7 +78,8 @@ impl Strict {
     pub(super) fn new(walk: Walk, keep_names: bool, plans: Plans, departures: Departures) -> Self {
         let (talks, exchanges) = (Talks::default(), Exchanges::new(keep_names));
         let handshakes = Handshakes::new(keep_names);
-        let mut ret = Self { walk, talks, exchanges, handshakes, plans, departures, mtu: 0, is_either: false };
+        let heads = Heads::default();
+        let mut ret = Self { walk, talks, exchanges, handshakes, heads, plans, departures, mtu: 0, is_either: false };
         ret.heed(None);
         ret
     }
@@ -84,6 +90,15 @@ impl Strict {
         self.exchanges.heed(self.departures.of(label));
         let plan = self.plans.of(label);
         (self.mtu, self.is_either) = (u32::from(plan.mtu).max(576), plan.ipv6_percent.is_some());
+    }
+
+    fn is_http(&self) -> bool {
+        self.talks.application(&self.walk) == Some(Application::Http)
+    }
+
+    /// What is asked of the head of a message of HTTP, where one is under way.
+    fn head_asked(&self, tokens_left: usize) -> Option<http::Asked<'_>> {
+        if self.is_http() { self.heads.asked(&self.walk, tokens_left) } else { None }
     }
 
     fn fill(&self, tokens_left: usize, m: &mut Mask<'_>) {
@@ -145,9 +160,16 @@ impl Strict {
                 let asked = self.talks.asked(&self.walk);
                 let message = self.exchanges.asked(&self.walk).filter(|asked| tokens_left > asked.tokens_most());
                 let content = self.handshakes.asked(&self.walk).filter(|content| tokens_left > content.tokens_most());
+                let head = self.head_asked(tokens_left);
+                // What is behind it the encoder never says.
+                let is_told = usize::from(c.done) >= MESSAGE_MAX;
+                if (closing || is_told) && head.as_ref().is_some_and(http::Asked::takes_rest) {
+                    return m.allow(Tok::TextRest);
+                }
                 // An opening is short enough to be said to its end, and so was the message when it began.
                 let can_close = message.as_ref().is_none_or(|message| message.can_close());
-                self.pieces(closing && asked.is_none() && can_close && content.is_none(), m);
+                let is_free = asked.is_none() && can_close && content.is_none() && head.is_none();
+                self.pieces(closing && is_free, m);
                 if let Some(asked) = asked {
                     m.retain(|tok| self.talks.permits(&self.walk, &asked, tok));
                 }
@@ -159,6 +181,9 @@ impl Strict {
                 }
                 if let Some(content) = content {
                     m.retain(|tok| content.permits(&self.walk, tok));
+                }
+                if let Some(head) = head {
+                    m.retain(|tok| head.permits(&self.walk, tok));
                 }
             }
         }
@@ -209,6 +234,9 @@ impl Strict {
                 m.retain(
                     |tok| matches!(tok, Tok::Byte(len) if labels == 1 || self.handshakes.permits_name(&self.walk, len)),
                 );
+                if let Some(head) = self.head_asked(tokens_left) {
+                    m.retain(|tok| matches!(tok, Tok::Byte(len) if head.takes_name(len)));
+                }
             }
             Operand::Record => m.number(&self.handshakes.records(&self.walk, self.records()), said, left),
         }

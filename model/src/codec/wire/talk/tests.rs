@@ -206,7 +206,7 @@ fn real_ones() -> Vec<(u16, Says)> {
             vec![(0, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), (1, b"HTTP/1.1 200 OK\r\n\r\n"), (0, b"\x01\x02\x03\x04")],
         ),
         (80, vec![(0, b"OPTIONS\nHost: a\n\n"), (1, b"HTTP/1.0 400 Bad Request\r\n\r\n")]),
-        (2869, vec![(0, b"NOTIFY /upnp HTTP/1.1\r\n\r\n"), (1, b"HTTP/1.1 200 OK\r\n\r\n")]),
+        (2869, vec![(0, b"NOTIFY /upnp HTTP/1.1\r\nHost: a\r\n\r\n"), (1, b"HTTP/1.1 200 OK\r\n\r\n")]),
         (443, vec![(0, hello), (1, server_hello), (1, b"\x16\x03\x03\x00\x04\x0e\0\0\0")]),
         (443, vec![(0, hello), (1, b"\x15\x03\x03\x00\x02\x02\x28")]),
         (445, vec![(0, smb), (1, &smb[..4]), (1, &smb[4..])]),
