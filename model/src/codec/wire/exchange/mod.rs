@@ -204,12 +204,9 @@ impl Exchanges {
             let syms = (at..at + usize::from(n)).map(|i| message.get(i).copied().unwrap_or(Sym::Drawn));
             (syms.collect(), source)
         };
-        let said = match piece {
+        let syms = match piece {
             Piece::Same(n) => return copy(Source::Own, n),
             Piece::Peer(n) => return copy(Source::Peer, n),
-            Piece::Byte(b) => vec![Sym::Known(b)],
-            Piece::Str(i) => walk.strings()[usize::from(i)].iter().map(|b| Sym::Known(*b)).collect(),
-            Piece::Zero(n) => vec![Sym::Known(0); usize::from(n)],
             Piece::Inc2 => match self.last(action, Source::Own).get(at..at + 2) {
                 Some(&[Sym::Known(a), Sym::Known(b)]) => {
                     u16::from_be_bytes([a, b]).wrapping_add(1).to_be_bytes().map(Sym::Known).to_vec()
@@ -220,10 +217,9 @@ impl Exchanges {
                 let rest = std::iter::repeat_n(Sym::InName, usize::from(n));
                 std::iter::once(Sym::Name(n)).chain(rest).collect()
             }
-            Piece::Name(_, n, false) => vec![Sym::Text; usize::from(n)],
-            piece => vec![Sym::Drawn; usize::from(piece.len(walk.strings()))],
+            piece => said(walk, piece),
         };
-        (said, Source::Said)
+        (syms, Source::Said)
     }
 
     /// What is asked of the payload that comes next; `None` where anything may come.
@@ -309,6 +305,17 @@ impl Asked<'_> {
             Tok::DnsName => (1..=NAME_MAX).any(|n| hears_name(self.message, n)),
             _ => false,
         }
+    }
+}
+
+/// The bytes of a piece that refers to no other message, as far as they are known.
+pub(super) fn said(walk: &Walk, piece: Piece) -> Vec<Sym> {
+    match piece {
+        Piece::Byte(b) => vec![Sym::Known(b)],
+        Piece::Str(i) => walk.strings()[usize::from(i)].iter().map(|b| Sym::Known(*b)).collect(),
+        Piece::Zero(n) => vec![Sym::Known(0); usize::from(n)],
+        Piece::Name(_, n, false) => vec![Sym::Text; usize::from(n)],
+        piece => vec![Sym::Drawn; usize::from(piece.len(walk.strings()))],
     }
 }
 

@@ -11,7 +11,7 @@ use self::head::Head;
 #[cfg(test)]
 pub(super) use self::head::METHODS;
 use super::action::{Action, Piece};
-use super::exchange::Sym;
+use super::exchange::{Sym, said};
 use super::side::MESSAGE_MAX;
 use super::vocab::{Proto, Tok};
 use super::walk::{Seq, Stage, Step, Walk};
@@ -142,12 +142,8 @@ impl Heads {
         match piece {
             Piece::Same(n) => copy(me, n),
             Piece::Peer(n) => copy(1 - me, n),
-            Piece::Byte(b) => vec![Sym::Known(b)],
-            Piece::Str(i) => walk.strings()[usize::from(i)].iter().map(|b| Sym::Known(*b)).collect(),
-            Piece::Zero(n) => vec![Sym::Known(0); usize::from(n)],
-            Piece::Name(_, n, false) => vec![Sym::Text; usize::from(n)],
             Piece::Quad(n) => vec![Sym::Text; usize::from(n)],
-            piece => vec![Sym::Drawn; usize::from(piece.len(walk.strings()))],
+            piece => said(walk, piece),
         }
     }
 
