@@ -181,11 +181,11 @@ step "training the preset small for $MINUTES minutes"
 "$BIN" train --data "$WORK/capture" --preset small --batch 2 --held-out 0.1 --minutes "$MINUTES" \
     --out "$WORK/model" --json >"$WORK/train.json"
 
-step "generating as many flows as were captured, at most 60 a label, and replaying them onto a tap"
+step "generating as many flows as were captured, and replaying them onto a tap"
 mkdir -p "$WORK/tap"
 for label in web dns ssh; do
     real=$("$BIN" inspect --quiet --top 0 --json "$WORK/capture/$label/$label.pcap" |
-        python3 -c 'import json,sys; print(min(60, json.load(sys.stdin)["flows"]))')
+        python3 -c 'import json,sys; print(json.load(sys.stdin)["flows"])')
     "$BIN" generate --quiet --model "$WORK/model" --label "$label" --flows "$real" --seed 7 --streams 64 \
         -w "$WORK/generated/$label/$label.pcap"
     # The tap is made beforehand, so that the sniffer is there before the first packet.

@@ -1,5 +1,6 @@
 //! Opening a checkpoint to generate from it.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use wiremamba_model::checkpoint::Checkpoint;
 use wiremamba_model::codec::wire::WireCodec;
-use wiremamba_model::codec::{Codec, CodecSpec, LabelId, from_spec};
+use wiremamba_model::codec::{Codec, CodecSpec, LabelId, Token, from_spec};
 use wiremamba_model::device::Device;
 use wiremamba_model::engine::{self, Precision};
 use wiremamba_model::flow::Session;
@@ -204,13 +205,40 @@ impl Model {
             let (codec, known, new) = (self.codec.name(), known.join(", "), new.join(", "));
             bail!("a model of the codec {codec} has only the labels that it was trained with, {known}; not {new}")
         };
-        let codec = WireCodec::with_labels(spec, &new)?;
-        let old_labels = self.codec.vocab_size() - known.len()..self.codec.vocab_size();
-        self.checkpoint.params =
-            self.checkpoint.params.with_tokens(self.codec.vocab_size()..codec.vocab_size(), old_labels);
-        self.codec = Arc::new(codec);
+        self.become_codec(WireCodec::with_labels(spec, &new)?);
         Ok(new)
     }
+
+    /// Makes it ready to be told of each flow how it ends and how long it is, if it is from before that.
+    ///
+    /// # Errors
+    /// A contradiction in what its codec says of itself.
+    pub fn foretell(&mut self) -> Result<()> {
+        match self.codec.spec() {
+            CodecSpec::Wire(spec) if !spec.foretells => self.become_codec(WireCodec::that_foretells(spec)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tokens keep their meaning, whatever numbers they get; new ones begin as what labels are on average.
+    fn become_codec(&mut self, codec: WireCodec) {
+        let tokens = |codec: &dyn Codec| (0..codec.vocab_size() as u32).map(Token).collect::<Vec<_>>();
+        let known: HashMap<String, usize> =
+            tokens(&*self.codec).iter().map(|token| (self.codec.token_text(*token), token.0 as usize)).collect();
+        let old: Vec<_> = tokens(&codec).iter().map(|token| known.get(&codec.token_text(*token)).copied()).collect();
+        let labels = self.codec.vocab_size() - self.codec.labels().len()..self.codec.vocab_size();
+        self.checkpoint.params = self.checkpoint.params.with_tokens(&old, labels);
+        self.codec = Arc::new(codec);
+    }
+}
+
+/// `codec` with what `samples` show of what their labels' flows do; tokens mean what they meant.
+pub fn with_habits(codec: &Arc<dyn Codec>, samples: &[(LabelId, Session)]) -> Result<Arc<dyn Codec>> {
+    let CodecSpec::Wire(spec) = codec.spec() else { return Ok(Arc::clone(codec)) };
+    let mut codec = WireCodec::with_labels(spec, &[])?;
+    codec.learn(samples);
+    Ok(Arc::new(codec))
 }
 
 /// The packets that `args` ask `path` for, as a source.

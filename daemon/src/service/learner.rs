@@ -20,7 +20,7 @@ use wiremamba_model::wire::plan::Plan;
 use super::config::{Config, LearnConfig, ModelConfig};
 use super::rehearsal::{Rehearsal, eval_options};
 use super::samples::{Batch, Sample};
-use crate::job::model::Model;
+use crate::job::model::{Model, with_habits};
 
 /// Steps of warm-up, as a part of a round, where the optimiser's moments begin at zero.
 const WARMUP_PART: u64 = 5;
@@ -150,10 +150,11 @@ impl Learner {
     /// not forgotten. `between` is called after each step. `None` when there was nothing to learn from, or no time left to
     /// measure what was learned.
     pub(super) fn round(&mut self, batch: &Batch, cut: &Cut<'_>, between: &mut dyn FnMut()) -> Result<Option<Round>> {
-        let in_use = match &self.in_use {
+        let mut in_use = match &self.in_use {
             Some(in_use) => in_use.clone(),
             None => self.begin(&batch.train)?,
         };
+        in_use.codec = with_habits(&in_use.codec, &batch.train)?;
         let limits = self.limits.clone();
         let encode = |samples: &[Sample]| Dataset::encode(in_use.codec.as_ref(), samples, DatasetLimits::default());
         let mut train = encode(&batch.train);

@@ -131,6 +131,12 @@ pub trait Grammar: Send + Sync {
     fn allowed(&self, tokens_left: usize, mask: &mut [u64]);
     /// Whether nothing but the end is allowed because `tokens_left` are too few for a packet.
     fn must_end(&self, tokens_left: usize) -> bool;
+    /// Whether nothing but the end can follow, as everything that was to come has come.
+    fn has_ended(&self) -> bool {
+        false
+    }
+    /// From the beginning on: no more than so many packets are wanted, so that flows are to be brought to their ends by then.
+    fn end_within(&mut self, _packets: u64) {}
 }
 
 /// A codec as a checkpoint stores it (beside `tokenizer.json`).

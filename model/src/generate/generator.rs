@@ -339,6 +339,9 @@ impl Generator {
             tokens: Vec::new(),
             rng: flow_rng(self.options.seed, index, Use::Tokens),
         };
+        if let Some(grammar) = &mut flow.grammar {
+            grammar.end_within(flow.packets_max as u64);
+        }
         prompt.iter().for_each(|t| flow.follow(*t, self.codec.as_ref()));
         flow.tokens = prompt;
         let vocab_size = self.codec.vocab_size();
@@ -496,7 +499,8 @@ fn share<T>(decoder: &dyn Decoder, items: impl Iterator<Item = T> + Send, work: 
 /// The limit that `flow` has reached.
 fn limit(flow: &Decoding, options: &GenerateOptions) -> Option<End> {
     if flow.packets >= flow.packets_max {
-        Some(End::PacketsMax)
+        let has_ended = flow.grammar.as_ref().is_some_and(|grammar| grammar.has_ended());
+        Some(if has_ended { End::Finished } else { End::PacketsMax })
     } else if flow.tokens.len() >= options.tokens_max {
         Some(End::TokensMax)
     } else {

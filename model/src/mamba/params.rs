@@ -175,24 +175,26 @@ impl Params {
         params
     }
 
-    /// The same network with a vocabulary that goes up to `new.end`: tokens of `new` are embedded as those of `like` are on average.
+    /// The same network with another numbering of tokens: token `i` is the one that had the number `old[i]`, or a new one, which is
+    /// embedded as those of `like` are on average.
     ///
-    /// So a new token is taken for something of their kind until more is known of it. `like` may be empty (a zero vector), both
+    /// So a new token is taken for something of their kind until more is known of it. `like` may be empty (a zero vector), it and `old`
     /// lie in the vocabulary, which may have had room behind its last token.
     #[must_use]
-    pub fn with_tokens(&self, new: Range<usize>, like: Range<usize>) -> Self {
-        let vocab_size = new.end.max(self.config().vocab_size);
+    pub fn with_tokens(&self, old: &[Option<usize>], like: Range<usize>) -> Self {
+        let vocab_size = old.len().max(self.config().vocab_size);
         let mut ret = Self::zeros(&MambaConfig { vocab_size, ..self.config().clone() });
         for (from, to) in self.layout.entries.iter().zip(&ret.layout.clone().entries) {
             ret.data[to.offset..][..from.numel()].copy_from_slice(&self.data[from.range()]);
         }
-        let (width, embedding) = (self.config().d_model, ret.layout.embedding);
-        for dimension in 0..width {
-            let sum: f32 = like.clone().map(|token| self.data[self.layout.embedding + token * width + dimension]).sum();
-            let mean = sum / like.len().max(1) as f32;
-            for token in new.clone() {
-                ret.data[embedding + token * width + dimension] = mean;
-            }
+        let (width, to) = (self.config().d_model, ret.layout.embedding);
+        let row = |token: usize| &self.data[self.layout.embedding + token * width..][..width];
+        let mut mean = vec![0.0; width];
+        for token in like.clone() {
+            mean.iter_mut().zip(row(token)).for_each(|(mean, v)| *mean += v / like.len() as f32);
+        }
+        for (token, old) in old.iter().enumerate() {
+            ret.data[to + token * width..][..width].copy_from_slice(old.map_or(&mean[..], row));
         }
         ret
     }
@@ -238,7 +240,7 @@ mod tests {
     #[test]
     fn new_tokens_are_embedded_as_the_mean_of_others_and_nothing_else_changes() {
         let params = Params::init(&MambaConfig::new(5, 16, 2), 1);
-        let grown = params.with_tokens(5..7, 3..5);
+        let grown = params.with_tokens(&[Some(0), Some(1), Some(2), Some(3), Some(4), None, None], 3..5);
         assert_eq!(grown.config().vocab_size, 7);
         for (old, new) in params.layout.entries.iter().zip(&grown.layout.entries) {
             assert_eq!(params.data[old.range()], grown.data[new.range()][..old.numel()], "{}", old.name);
@@ -247,8 +249,13 @@ mod tests {
         let rows: Vec<_> = embedding.chunks(16).collect();
         assert_eq!(rows[5], rows[6]);
         assert_eq!(rows[5][2], (rows[3][2] + rows[4][2]) / 2.0);
-        // Room that the vocabulary had is used first.
-        let filled = params.with_tokens(4..5, 0..1);
-        assert_eq!((filled.config().vocab_size, filled.data[4 * 16]), (5, params.data[0]));
+        // Room that the vocabulary had is used first, and numbers may change.
+        let filled = params.with_tokens(&[Some(0), None, Some(1), Some(2), Some(3)], 0..1);
+        let rows = |params: &Params| params.tensor("backbone.embeddings.weight").unwrap().to_vec();
+        let (filled, old) = (rows(&filled), rows(&params));
+        assert_eq!(
+            (filled.len(), &filled[..16], &filled[16..32], &filled[32..]),
+            (80, &old[..16], &old[..16], &old[16..64])
+        );
     }
 }

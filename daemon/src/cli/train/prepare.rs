@@ -20,7 +20,7 @@ use super::super::{Context, progress};
 use super::report::Baseline;
 use super::{TrainArgs, VocabArg};
 use crate::job::corpus::Corpus;
-use crate::job::model::Model;
+use crate::job::model::{Model, with_habits};
 use crate::job::plan::PlanArgs;
 
 /// Largest learning rates, from chance and from a base.
@@ -48,9 +48,10 @@ pub(super) fn fit_codec(args: &TrainArgs, corpus: &Corpus, context: &Context) ->
 /// Sessions with their labels.
 type Samples = Vec<(LabelId, Session)>;
 
-/// Gives `base` the labels of the captures and the addresses asked for, and learns at which ports their flows depart from what is
-/// usual there, and how long they are. Returns its codec and the samples, whose labels are its.
+/// Gives `base` the labels of the captures and the addresses asked for, and learns what their flows do: at which ports they depart from
+/// what is usual there, where they go, how they end and how long they are. Returns its codec and the samples, whose labels are its.
 pub(super) fn adapt_codec(base: &mut Model, corpus: Corpus, addresses: &PlanArgs) -> Result<(Arc<dyn Codec>, Samples)> {
+    base.foretell()?;
     let new = base.add_labels(corpus.labels())?;
     if !new.is_empty() {
         tracing::info!(labels = new.join(", "), "new to the base, these begin as the mean of its own");
@@ -58,10 +59,9 @@ pub(super) fn adapt_codec(base: &mut Model, corpus: Corpus, addresses: &PlanArgs
     let samples = corpus.into_sessions(base.codec.labels())?;
     if let CodecSpec::Wire(mut spec) = base.codec.spec() {
         spec.plan = addresses.apply(spec.plan);
-        let mut codec = WireCodec::with_labels(spec, &[])?;
-        codec.learn(&samples);
-        base.codec = Arc::new(codec);
+        base.codec = Arc::new(WireCodec::with_labels(spec, &[])?);
     }
+    base.codec = with_habits(&base.codec, &samples)?;
     Ok((Arc::clone(&base.codec), samples))
 }
 

@@ -3,9 +3,13 @@
 //! Only what a protocol's own document says, and only as far as every session has it. An application that is not here is not
 //! worse off: nothing is asked of it.
 
+use serde::{Deserialize, Serialize};
+
 /// An application over TCP whose sessions can be told by their first bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Application {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Application {
     /// Replies of three digits (RFC 959, section 5.4); a client logs in, or asks for security or features first
     /// (RFC 2228, section 3; RFC 2389, section 3).
     Ftp,

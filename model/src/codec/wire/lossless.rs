@@ -71,5 +71,5 @@ pub fn decoder(dictionary: &Dictionary, start: Timestamp) -> Decoder {
 
 fn walk(dictionary: &Dictionary) -> Walk {
     let strings = dictionary.strings().clone();
-    Walk::new(Vocab { strings: strings.len(), labels: 0 }, strings)
+    Walk::new(Vocab { strings: strings.len(), foretells: false, labels: 0 }, strings)
 }

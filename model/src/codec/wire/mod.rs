@@ -34,9 +34,12 @@
 //! - **Flows.** 32 slots. `open` takes the first slot whose TCP flow is closed, else the first unused one, else the one
 //!   that was silent longest; its packet comes from the opener. `flow:S>` is a packet of the opener, `flow:S<` one of the
 //!   responder. `host:I` is the responder of an earlier flow, the latest used first.
+//! - **What becomes of a flow** is told where it opens: whether it ends by FINs (`ends:fin`) or by a reset, and about how many packets
+//!   its sample has (`packets:N`, the fewest of a class; two classes for each power of two). A prompt that ends with its session does
+//!   not tell. The grammar keeps flows to it ([`outlook`]), and to services and lengths that were seen of the label ([`habits`]).
 //! - **What is not said is as before**: ttl, tos, df, and whether identifications count (`id:flip`), by side; for a
 //!   side's first packet as the same role of another flow had it last. `win` is the class of the window and a byte
-//!   within it (exact below 4,096). Without options a segment has timestamps when this side's last one and the other
+//!   within it (exact below 4,096; above, the number that the label's flows had most often). Without options a segment has timestamps when this side's last one and the other
 //!   side's last one had them, else none.
 //! - **Numbers.** A SYN has sequence number 0 and counts as one, as does a FIN; a flow seen from its middle begins at 1.
 //!   A segment begins where the last one ended, `seq:hole n` n bytes later (the bytes between exist and were not seen),
@@ -65,6 +68,7 @@
 //! | time, which flow, direction, protocol, responder's port | model |
 //! | TTL, DSCP/ECN, DF, whether IP ids count, TCP flags, window, MSS, window scale, which options | model |
 //! | retransmission, gap, reordering, keep-alive, how far an acknowledgement lags, number of SACK blocks | model |
+//! | how a flow ends and about how many packets it has, from its beginning on | model |
 //! | payload length, message structure, literal bytes, TLS record types and lengths, repetition of earlier messages | model |
 //! | sequence and acknowledgement numbers, SACK edges, TCP timestamps, IP ids, all lengths and checksums | renderer, from state |
 //! | addresses, MACs, VLAN, ephemeral ports, initial sequence numbers, names, addresses in text | renderer, from the plan |
@@ -72,7 +76,7 @@
 //! | hardware address, own addresses in DHCP where they are opaque | renderer, from the frame |
 
 mod action;
-mod application;
+pub mod application;
 mod decode;
 pub mod dictionary;
 mod dns;
@@ -81,9 +85,12 @@ mod exchange;
 mod facts;
 mod fix;
 mod grammar;
+pub mod habits;
 mod handshake;
 mod http;
+mod learn;
 pub mod lossless;
+mod outlook;
 mod renderer;
 mod script;
 mod side;
@@ -105,27 +112,18 @@ pub use self::decode::Decoder;
 use self::dictionary::Dictionary;
 use self::encode::Encoder;
 use self::grammar::Strict;
+use self::habits::Habits;
 use self::script::WireScript;
-use self::talk::{Departures, Talks, Tally};
+use self::talk::Departures;
 use self::vocab::{Tok, Vocab};
 use self::walk::Walk;
 use super::{Codec, CodecError, CodecSpec, Decoded, Grammar, LabelId, Longest, Render, Script, Token};
 use crate::flow::Session;
-use crate::packet::{LinkType, Packet};
-use crate::wire::parse::{Transport, parse};
+use crate::packet::LinkType;
 use crate::wire::plan::Plan;
 
 /// Strings that [`WireCodec::fit`] learns unless told otherwise.
 pub const STRINGS_DEFAULT: usize = 1024;
-/// Bytes of literal runs that a dictionary is learned from, and those of one sample.
-const RUN_BYTES_MAX: usize = 4 << 20;
-const SAMPLE_RUN_BYTES_MAX: usize = RUN_BYTES_MAX / 64;
-/// Packets of a session that are looked at to see how its flows begin.
-const OPENING_PACKETS_MAX: usize = 256;
-/// Flows at least, and one in how many of a label and port, that have to begin otherwise than promised to be taken for more than
-/// captures that begin late or lack packets.
-const DEPARTURES_MIN: u64 = 2;
-const DEPARTURE_SHARE: u64 = 5;
 
 /// Everything that makes a [`WireCodec`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -149,6 +147,12 @@ pub struct WireSpec {
     /// How long samples were, by label.
     #[serde(default, skip_serializing_if = "Longest::is_empty")]
     pub longest: Longest,
+    /// Whether it is told of a flow where it opens how it ends and how long it is: not in codecs from before that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foretells: bool,
+    /// What flows of each label do.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub habits: BTreeMap<String, habits::Label>,
 }
 
 /// The plan for each label, and the one for samples without one.
@@ -175,6 +179,7 @@ pub struct WireCodec {
     plans: Plans,
     departures: Departures,
     longest: Longest,
+    habits: Habits,
     vocab: Vocab,
     /// The sample that was not begun yet; cloned for each.
     blank: Walk,
@@ -195,7 +200,7 @@ impl WireCodec {
     ) -> Result<Self, CodecError> {
         let bare = Self::new(labels.clone(), Dictionary::new(Vec::new())?, keep_names, plan.clone())?;
         let runs = if strings_max == 0 { Vec::new() } else { bare.literal_runs(samples) };
-        let mut ret = Self::new(labels, Dictionary::train(&runs, strings_max)?, keep_names, plan)?;
+        let mut ret = Self::new(labels, Dictionary::train(&runs, strings_max)?, keep_names, plan)?.foretelling();
         ret.learn(samples);
         Ok(ret)
     }
@@ -227,6 +232,9 @@ impl WireCodec {
         let strings = spec.strings.iter().map(|s| tokenizer::from_hex(s)).collect::<Option<Vec<_>>>();
         let strings = strings.ok_or_else(|| CodecError::Spec("a string is not in hexadecimal digits".into()))?;
         let mut ret = Self::new(spec.labels, Dictionary::new(strings)?, spec.keep_names, spec.plan)?;
+        if spec.foretells {
+            ret = ret.foretelling();
+        }
         let mut plans = vec![None; ret.labels.len()];
         for (label, plan) in spec.label_plans {
             let Some(id) = ret.labels.iter().position(|known| *known == label) else {
@@ -240,16 +248,33 @@ impl WireCodec {
         let of_label = |label| spec.departures.get(label).cloned().unwrap_or_default();
         ret.departures = Departures::new(ret.labels.iter().map(of_label).collect());
         ret.longest = spec.longest;
+        for (label, habits) in &spec.habits {
+            habits::checked(habits).map_err(|why| CodecError::Spec(format!("habits of {label}: {why}")))?;
+        }
+        ret.habits = Habits::new(ret.labels.iter().map(|label| spec.habits.get(label).cloned()));
         Ok(ret)
     }
 
-    /// Learns from `samples` at which ports flows of their labels depart from what the port promises, and how long they are, beside
-    /// what is known of both.
+    /// The codec of `spec` with tokens for what is told of flows where they open. They stand in front of the labels, which get other
+    /// numbers.
+    ///
+    /// # Errors
+    /// A contradiction in `spec`.
+    pub fn that_foretells(spec: WireSpec) -> Result<Self, CodecError> {
+        Self::build(WireSpec { foretells: true, ..spec })
+    }
+
+    /// Learns from `samples` what their labels' flows do: at which ports they depart from what the port promises, which services they go
+    /// to, how they end, how long they are. What is known of that stays.
     pub fn learn(&mut self, samples: &[(LabelId, Session)]) {
         self.departures = self.departures.with(&self.learn_departures(samples), self.labels.len());
         self.longest.record(&self.labels, samples);
+        if self.vocab.foretells {
+            self.habits = self.habits.with(self.learn_habits(samples), self.labels.len());
+        }
     }
 
+    /// A codec that has learned nothing and tells nothing of flows where they open.
     fn new(labels: Vec<String>, dictionary: Dictionary, keep_names: bool, plan: Plan) -> Result<Self, CodecError> {
         if labels.is_empty() {
             return Err(CodecError::Spec("no label is given, a sample needs one".to_owned()));
@@ -257,12 +282,19 @@ impl WireCodec {
         super::bytes::text::check_labels(&labels)?;
         plan.validate().map_err(|why| CodecError::Spec(format!("addresses: {why}")))?;
         let strings = dictionary.strings().clone();
-        let vocab = Vocab { strings: strings.len(), labels: labels.len() };
+        let vocab = Vocab { strings: strings.len(), foretells: false, labels: labels.len() };
         let blank = Walk::new(vocab, strings);
         let packets_left_out = AtomicU64::new(0);
         let plans = Plans { default: Arc::new(plan), labels: vec![None; labels.len()].into() };
-        let (departures, longest) = (Departures::default(), Longest::default());
-        Ok(Self { labels, dictionary, keep_names, plans, departures, longest, vocab, blank, packets_left_out })
+        let (departures, longest, habits) = (Departures::default(), Longest::default(), Habits::default());
+        Ok(Self { labels, dictionary, keep_names, plans, departures, longest, habits, vocab, blank, packets_left_out })
+    }
+
+    /// The same codec with tokens for what is told of flows where they open.
+    fn foretelling(mut self) -> Self {
+        self.vocab.foretells = true;
+        self.blank = Walk::new(self.vocab, self.blank.shared_strings());
+        self
     }
 
     /// The same codec rendering for other hosts, whatever the label is.
@@ -291,84 +323,47 @@ impl WireCodec {
         self.labels.iter().enumerate().filter_map(of_label).collect()
     }
 
+    fn label_habits(&self) -> BTreeMap<String, habits::Label> {
+        let of_label = |(i, label): (usize, &String)| {
+            let known = self.habits.of(Some(LabelId(i as u16)))?;
+            Some((label.clone(), habits::Label::clone(known)))
+        };
+        self.labels.iter().enumerate().filter_map(of_label).collect()
+    }
+
+    /// What a sample is rendered with: its label's habits and plan.
+    fn rendering(&self, tokens: &[Token]) -> (Walk, Arc<Plan>) {
+        let label = script::label_of(&self.blank, tokens);
+        (self.blank.clone().of_label(self.habits.of(label)), self.plans.of(label).clone())
+    }
+
     fn encoder(&self) -> Encoder<'_> {
         Encoder::new(self.blank.clone(), &self.dictionary, self.keep_names)
     }
 
-    /// What senders say literally in `samples`: a seeded choice of them.
-    fn literal_runs(&self, samples: &[(LabelId, Session)]) -> Vec<Vec<u8>> {
-        use rand::SeedableRng;
-        use rand::seq::SliceRandom;
-        let mut order: Vec<usize> = (0..samples.len()).collect();
-        order.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(0));
-        let (mut runs, mut bytes, mut tokens) = (Vec::new(), 0, Vec::new());
-        for sample in order {
-            let mut encoder = self.encoder();
-            encoder.collect_runs();
-            let mut sample_bytes = 0;
-            for packet in &samples[sample].1.packets {
-                tokens.clear();
-                // What has no structure has no literal runs.
-                let _ = encoder.packet(&packet.packet, &mut tokens);
-                let new = encoder.take_runs();
-                sample_bytes += new.iter().map(Vec::len).sum::<usize>();
-                runs.extend(new);
-                if sample_bytes > SAMPLE_RUN_BYTES_MAX {
-                    break;
-                }
-            }
-            bytes += sample_bytes;
-            if bytes > RUN_BYTES_MAX {
-                break;
-            }
-        }
-        runs
-    }
-
-    /// The ports at which flows of each label begin otherwise than the port promises: more than a few of them, as one may have been cut.
-    fn learn_departures(&self, samples: &[(LabelId, Session)]) -> Departures {
-        let mut tallies = vec![Tally::new(); self.labels.len()];
-        for (label, session) in samples {
-            let Some(tally) = tallies.get_mut(usize::from(label.0)) else { continue };
-            self.count_openings(session, tally);
-        }
-        let departs = |[flows, departed]: [u64; 2]| departed >= DEPARTURES_MIN && departed * DEPARTURE_SHARE > flows;
-        let ports = |tally: Tally| tally.into_iter().filter(|(_, n)| departs(*n)).map(|(port, _)| port).collect();
-        Departures::new(tallies.into_iter().map(ports).collect())
-    }
-
-    /// Counts how the flows of a session begin, towards ports that promise an application, and messages over UDP.
-    fn count_openings(&self, session: &Session, ret: &mut Tally) {
-        let (mut encoder, mut walk, mut talks) = (self.encoder(), self.blank.clone(), Talks::default());
-        let mut tokens = Vec::new();
-        for packet in session.packets.iter().take(OPENING_PACKETS_MAX) {
-            tokens.clear();
-            // What has no structure opens nothing.
-            let _ = encoder.packet(&packet.packet, &mut tokens);
-            count_message(&packet.packet, ret);
-            for token in &tokens {
-                if let Some(tok) = self.vocab.tok(*token) {
-                    talks.count(&walk, tok, ret);
-                }
-                let step = walk.push(*token);
-                talks.follow(&walk, step);
-            }
-        }
-    }
-
-    /// Appends the tokens of the first `packets_max` packets that have structure; returns how many there were.
+    /// Appends the tokens of the first `packets_max` packets that have structure; returns how many there were. All others tell what
+    /// becomes of the flows; where there are none, nobody knows.
     fn push_packets(&self, session: &Session, packets_max: usize, ret: &mut Vec<Token>) -> usize {
         let (mut kept, mut left_out) = (0, 0);
         let mut encoder = self.encoder();
+        if session.packets.len() <= packets_max && packets_max < usize::MAX {
+            encoder.leave_untold();
+        }
+        let mut end = ret.len();
         for packet in &session.packets {
-            if kept == packets_max {
-                break;
-            }
             match encoder.packet(&packet.packet, ret) {
-                Ok(()) => kept += 1,
+                Ok(()) => {
+                    kept += 1;
+                    if kept <= packets_max {
+                        end = ret.len();
+                    }
+                }
                 Err(_) => left_out += 1,
             }
         }
+        encoder.foretell(ret);
+        ret.truncate(end);
+        kept = kept.min(packets_max);
         if left_out > 0 {
             self.packets_left_out.fetch_add(left_out, Ordering::Relaxed);
         }
@@ -386,19 +381,6 @@ impl WireCodec {
             Tok::Label(label) => super::bytes::text::label_special(&self.labels[usize::from(label.0)]),
             tok => vocab::name(tok),
         }
-    }
-}
-
-/// Counts a datagram that has to be a message of its port's protocol, if it was captured whole.
-fn count_message(packet: &Packet, ret: &mut Tally) {
-    let Ok(frame) = parse(packet) else { return };
-    let Transport::Udp { src_port, dst_port } = frame.transport else { return };
-    if frame.payload.len() == frame.payload_len
-        && let Some((port, is_message)) = exchange::judge(src_port, dst_port, frame.payload)
-    {
-        let count = ret.entry(port).or_default();
-        count[0] += 1;
-        count[1] += u64::from(!is_message);
     }
 }
 
@@ -456,19 +438,19 @@ impl Codec for WireCodec {
     fn decode(&self, tokens: &[Token], render: &mut Render) -> Decoded {
         use rand::SeedableRng;
         let rng = rand_chacha::ChaCha8Rng::from_rng(&mut render.rng);
-        let plan = self.plans.of(script::label_of(&self.blank, tokens)).clone();
-        let mut decoder = Decoder::new(self.blank.clone(), plan, rng, render.start, false);
+        let (walk, plan) = self.rendering(tokens);
+        let mut decoder = Decoder::new(walk, plan, rng, render.start, false);
         tokens.iter().for_each(|t| decoder.push(*t));
         decoder.finish()
     }
 
     fn script(&self, tokens: &[Token], packets_max: usize) -> Option<Arc<dyn Script>> {
-        let plan = self.plans.of(script::label_of(&self.blank, tokens)).clone();
-        Some(Arc::new(WireScript::new(&self.blank, plan, tokens, packets_max)?))
+        let (walk, plan) = self.rendering(tokens);
+        Some(Arc::new(WireScript::new(&walk, plan, tokens, packets_max)?))
     }
 
     fn grammar(&self) -> Option<Box<dyn Grammar>> {
-        Some(Box::new(Strict::new(self.blank.clone(), self.keep_names, self.plans.clone(), self.departures.clone())))
+        Some(Box::new(Strict::new(self)))
     }
 
     fn token_text(&self, token: Token) -> String {
@@ -488,6 +470,8 @@ impl Codec for WireCodec {
             label_plans: self.label_plans(),
             departures: self.label_departures(),
             longest: self.longest.clone(),
+            foretells: self.vocab.foretells,
+            habits: self.label_habits(),
         })
     }
 }

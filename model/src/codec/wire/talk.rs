@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::super::LabelId;
 use super::action::{Action, Piece};
 use super::application::{Application, Heard, OPENING_MAX, Openings, promised};
+use super::habits;
 use super::side::SYN;
 use super::vocab::{Proto, TLS_TYPES, Tok};
 use super::walk::{Seq, Stage, Step, Walk};
@@ -77,8 +78,9 @@ impl Talk {
     };
 
     /// A flow that begins here, towards `port`.
-    fn begin(port: Option<u16>, departures: &[u16]) -> Self {
-        let promised = port.filter(|port| !departures.contains(port)).and_then(promised);
+    fn begin(port: Option<u16>, departures: &[u16], habits: Option<&habits::Label>) -> Self {
+        let seen = port.and_then(|port| habits?.application(port));
+        let promised = seen.or_else(|| port.filter(|port| !departures.contains(port)).and_then(promised));
         let voice = |side| {
             let of_promised = promised.map(|application| Openings::of_application(side, application));
             let plain = Openings::plain(side);
@@ -124,6 +126,7 @@ pub(super) struct Asked {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Talks {
     departures: Vec<u16>,
+    habits: Option<Arc<habits::Label>>,
     /// By slot.
     talks: Vec<Talk>,
     /// The sender's voice in the packet under way, and how many of the packet's pieces it has said.
@@ -131,9 +134,18 @@ pub(super) struct Talks {
 }
 
 impl Talks {
-    /// From now on the flows that begin are of a label with these departures.
-    pub(super) fn heed(&mut self, departures: &[u16]) {
+    /// From now on the flows that begin are of a label with these departures and habits.
+    pub(super) fn heed(&mut self, departures: &[u16], habits: Option<&Arc<habits::Label>>) {
         self.departures = departures.to_vec();
+        self.habits = habits.cloned();
+    }
+
+    /// What the opener of a slot's flow has begun as, once that is known.
+    pub(super) fn begun(&self, slot: u8) -> Option<Option<Application>> {
+        match self.talks.get(usize::from(slot))?.voices[0].progress {
+            Progress::Begun(application) => Some(application),
+            _ => None,
+        }
     }
 
     /// Takes into account what `walk` made of its last token.
@@ -226,7 +238,8 @@ impl Talks {
             }
             let is_whole = action.len == 0 && action.tcp.as_ref().is_some_and(|s| s.flags & SYN != 0);
             let port = action.opens.and_then(|open| open.port);
-            self.talks[slot] = if is_whole { Talk::begin(port, &self.departures) } else { Talk::LOST };
+            self.talks[slot] =
+                if is_whole { Talk::begin(port, &self.departures, self.habits.as_deref()) } else { Talk::LOST };
         }
         let now = self.now.take();
         let (Some(talk), Some((voice, message, _))) = (self.talks.get_mut(slot), now) else { return };

@@ -5,6 +5,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::lossless::{LosslessEncoder, decoder};
+use super::vocab::Proto;
 use super::*;
 use crate::packet::{Packet, Timestamp};
 use crate::wire::names::Carrier;
@@ -136,6 +137,64 @@ fn new_labels_come_last_and_all_else_keeps_its_number() {
     }
     assert_eq!(new.label_token(LabelId(3)).0 as usize, new.vocab_size() - 1);
     assert!(WireCodec::with_labels(spec, &["<|pkt|>".to_owned()]).is_err());
+}
+
+#[test]
+fn what_is_told_of_flows_has_tokens_in_front_of_the_labels() {
+    let old = codec();
+    let CodecSpec::Wire(spec) = old.spec() else { panic!("it is wire") };
+    assert!(!spec.foretells);
+    let new = WireCodec::that_foretells(spec).unwrap();
+    let text = |codec: &WireCodec, range: std::ops::Range<usize>| {
+        range.map(|id| codec.token_text(Token(id as u32))).collect::<Vec<_>>()
+    };
+    let (before, more) = (old.vocab_size() - 2, new.vocab_size() - old.vocab_size());
+    assert_eq!(text(&new, 0..before), text(&old, 0..before));
+    assert_eq!(
+        text(&new, before..before + 6),
+        ["ends:open", "ends:fin", "ends:rst", "packets:1", "packets:2", "packets:3"]
+    );
+    assert_eq!(text(&new, before + more..new.vocab_size()), text(&old, before..old.vocab_size()));
+    // It comes back from its files.
+    assert_eq!(WireCodec::from_spec(spec_of(&new), &new.tokenizer_json()).unwrap().spec(), new.spec());
+    let mut wrong = spec_of(&new);
+    let label = habits::Label {
+        services: BTreeMap::from([("tcp/0x50".to_owned(), habits::Service::default())]),
+        ..habits::Label::default()
+    };
+    wrong.habits.insert("web".to_owned(), label);
+    assert!(WireCodec::from_spec(wrong, &new.tokenizer_json()).is_err());
+}
+
+#[test]
+fn a_window_is_the_one_that_its_label_s_flows_have() {
+    let old = codec();
+    let mut spec = spec_of(&old);
+    let habits = habits::Label { flows: 1, windows: vec![65_160], ..habits::Label::default() };
+    spec.habits.insert("web".to_owned(), habits);
+    let codec = WireCodec::from_spec(spec, &old.tokenizer_json()).unwrap();
+    let (class, byte) = steps::window_byte(65_160);
+    let toks = [
+        &[Tok::GapE(0), Tok::Open(Proto::Tcp, false), Tok::Port(9), Tok::SportEph, Tok::HostNew][..],
+        &[Tok::Flags(0x02), Tok::Win(class), Tok::Byte(byte), Tok::Len0, Tok::End],
+    ];
+    for (label, window) in [(0, 65_160), (1, steps::window_quantised(65_160))] {
+        let mut tokens = vec![codec.label_token(LabelId(label))];
+        tokens.extend(toks.concat().into_iter().map(|tok| codec.vocab.id(tok)));
+        let decoded = codec.decode(&tokens, &mut render(1)).packets;
+        let scripted = codec.script(&tokens, 1).unwrap().play(&mut render(1));
+        let mut again = decoded[0].clone();
+        { scripted }.render(&mut again);
+        for packet in [&decoded[0], &again] {
+            let Transport::Tcp(tcp) = parse(packet).unwrap().transport else { panic!("it is TCP") };
+            assert_eq!(tcp.window, window);
+        }
+    }
+}
+
+fn spec_of(codec: &WireCodec) -> WireSpec {
+    let CodecSpec::Wire(spec) = codec.spec() else { panic!("it is wire") };
+    spec
 }
 
 /// A query for `name`, a ClientHello and a GET that carry it, each in a flow of one client.

@@ -1,6 +1,7 @@
 //! The numbering of tokens: ranges of consecutive ids, one for each kind of decision.
 
 use super::super::{LabelId, Token};
+use super::outlook::{ENDS, Ends, Outlook, SIZES};
 
 /// Flows that a session can have open at once.
 pub(super) const SLOTS: usize = 32;
@@ -155,6 +156,10 @@ pub(super) enum Tok {
     RecRest,
     /// A string of the dictionary.
     Str(u16),
+    /// How the flow that opens ends.
+    Ends(Ends),
+    /// Class of how many packets it has.
+    Size(u8),
     /// Bytes that make the packet the captured one: a length in three bytes, then the patch.
     Fix,
     /// A packet without structure: a length in three bytes, then link type, length on the wire and bytes.
@@ -216,11 +221,13 @@ const fn range_of() -> [u8; FIXED] {
 
 static RANGE_OF: [u8; FIXED] = range_of();
 
-/// Ids: the fixed ranges, then `strings` strings of the dictionary, then `labels` labels.
+/// Ids: the fixed ranges, then `strings` strings of the dictionary, then what is told of flows, then `labels` labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Vocab {
     /// Strings of the dictionary.
     pub(super) strings: usize,
+    /// Whether there are tokens for what is told of a flow where it opens.
+    pub(super) foretells: bool,
     /// Labels.
     pub(super) labels: usize,
 }
@@ -228,7 +235,11 @@ pub(super) struct Vocab {
 impl Vocab {
     /// Number of tokens.
     pub(super) fn size(self) -> usize {
-        FIXED + self.strings + self.labels
+        self.first_label() + self.labels
+    }
+
+    fn first_label(self) -> usize {
+        FIXED + self.strings + if self.foretells { ENDS.len() + SIZES } else { 0 }
     }
 
     /// The id of a token.
@@ -296,7 +307,9 @@ impl Vocab {
             Tok::Raw => (R::Raw, 0),
             Tok::End => (R::End, 0),
             Tok::Str(i) => return Token(FIXED as u32 + u32::from(i)),
-            Tok::Label(l) => return Token((FIXED + self.strings) as u32 + u32::from(l.0)),
+            Tok::Ends(ends) => return Token((FIXED + self.strings) as u32 + ends as u32),
+            Tok::Size(size) => return Token((FIXED + self.strings + ENDS.len()) as u32 + u32::from(size)),
+            Tok::Label(l) => return Token(self.first_label() as u32 + u32::from(l.0)),
         };
         Token(STARTS[range as usize] + at)
     }
@@ -306,8 +319,11 @@ impl Vocab {
         let id = token.0 as usize;
         if id >= FIXED {
             let at = id - FIXED;
-            return match at.checked_sub(self.strings) {
-                None => Some(Tok::Str(at as u16)),
+            let Some(told) = at.checked_sub(self.strings) else { return Some(Tok::Str(at as u16)) };
+            return match id.checked_sub(self.first_label()) {
+                None => {
+                    Some(ENDS.get(told).map_or_else(|| Tok::Size((told - ENDS.len()) as u8), |ends| Tok::Ends(*ends)))
+                }
                 Some(label) => (label < self.labels).then_some(Tok::Label(LabelId(label as u16))),
             };
         }
@@ -454,6 +470,8 @@ pub(super) fn name(tok: Tok) -> String {
         Tok::Raw => "raw".into(),
         Tok::End => "<|endoftext|>".into(),
         Tok::Str(i) => format!("str:{i}"),
+        Tok::Ends(ends) => format!("ends:{}", ends.name()),
+        Tok::Size(size) => format!("packets:{}", Outlook { ends: Ends::Open, size }.least()),
         Tok::Label(l) => format!("label:{}", l.0),
     }
 }
@@ -485,15 +503,17 @@ mod tests {
 
     #[test]
     fn ids_and_tokens_are_one_to_one_and_names_differ() {
-        let vocab = Vocab { strings: 3, labels: 2 };
-        let mut names = HashSet::new();
-        for id in 0..vocab.size() as u32 {
-            let tok = vocab.tok(Token(id)).expect("in the vocabulary");
-            assert_eq!(vocab.id(tok), Token(id), "{tok:?}");
-            assert!(names.insert(name(tok)), "{tok:?}");
-            assert!(!name(tok).contains(char::is_whitespace));
+        for foretells in [false, true] {
+            let vocab = Vocab { strings: 3, foretells, labels: 2 };
+            let mut names = HashSet::new();
+            for id in 0..vocab.size() as u32 {
+                let tok = vocab.tok(Token(id)).expect("in the vocabulary");
+                assert_eq!(vocab.id(tok), Token(id), "{tok:?}");
+                assert!(names.insert(name(tok)), "{tok:?}");
+                assert!(!name(tok).contains(char::is_whitespace));
+            }
+            assert_eq!(vocab.tok(Token(vocab.size() as u32)), None);
         }
-        assert_eq!(vocab.tok(Token(vocab.size() as u32)), None);
     }
 
     #[test]

@@ -9,8 +9,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::super::Token;
 use super::action::Action;
+use super::application::Application;
 use super::dictionary::Dictionary;
 use super::facts::Facts;
+use super::outlook::{Ends, Seen};
 use super::side::{ACK, SYN};
 use super::steps::gap_parts;
 use super::vocab::{HOSTS, PORTS, Proto, Tok};
@@ -22,6 +24,19 @@ use crate::wire::parse::{Frame, ICMP, ICMPV6, TCP, Transport, UDP, Unstructured,
 /// The prefix of solicited-node groups.
 const SOLICITED: [u8; 13] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff];
 
+/// A flow of the session.
+pub(super) struct Opened {
+    /// Where it goes.
+    pub(super) proto: Proto,
+    pub(super) port: u16,
+    /// What is seen of it.
+    pub(super) seen: Seen,
+    /// What it has begun as, once that is known: an application that can be told at any port, or another one.
+    pub(super) begun: Option<Option<Application>>,
+    /// Where the tokens are that tell its outlook.
+    at: usize,
+}
+
 /// Encodes the packets of one session, or of a whole capture, one by one.
 pub(super) struct Encoder<'a> {
     walk: Walk,
@@ -32,6 +47,11 @@ pub(super) struct Encoder<'a> {
     hosts: [Vec<(u32, IpAddr)>; 2],
     names: Vec<(u32, Vec<u8>)>,
     last: Option<Timestamp>,
+    /// All flows so far, and which of them each slot has.
+    opened: Vec<Opened>,
+    current: Vec<usize>,
+    /// Whether nothing is told of flows where they open.
+    leaves_untold: bool,
     /// Literal runs, where they are asked for.
     runs: Option<Vec<Vec<u8>>>,
 }
@@ -48,8 +68,16 @@ impl<'a> Encoder<'a> {
             hosts: [Vec::new(), Vec::new()],
             names: Vec::new(),
             last: None,
+            opened: Vec::new(),
+            current: Vec::new(),
+            leaves_untold: false,
             runs: None,
         }
+    }
+
+    /// Tells nothing of flows where they open, as what becomes of them is not known.
+    pub(super) fn leave_untold(&mut self) {
+        self.leaves_untold = true;
     }
 
     /// Collects the literal runs from now on, for a dictionary.
@@ -72,7 +100,34 @@ impl<'a> Encoder<'a> {
         self.walk.gap_ns()
     }
 
-    /// Appends the tokens of a packet.
+    /// The flows so far, if it is told of them where they open.
+    pub(super) fn into_opened(self) -> Vec<Opened> {
+        self.opened
+    }
+
+    /// Keeps what the flow of the last packet has begun as.
+    pub(super) fn note(&mut self, begun: Option<Option<Application>>) {
+        let slot = usize::from(self.walk.action().slot);
+        if let Some(flow) = self.current.get(slot).and_then(|flow| self.opened.get_mut(*flow)) {
+            flow.begun = flow.begun.or(begun);
+        }
+    }
+
+    /// Now that all packets are in `tokens`, of which none was taken away: tells of each flow what has come of it.
+    pub(super) fn foretell(&self, tokens: &mut [Token]) {
+        let vocab = self.walk.vocab();
+        for flow in self.opened.iter().filter(|_| !self.leaves_untold) {
+            let outlook = flow.seen.outlook();
+            let mut at = flow.at;
+            if flow.proto == Proto::Tcp {
+                tokens[at] = vocab.id(Tok::Ends(outlook.ends));
+                at += 1;
+            }
+            tokens[at] = vocab.id(Tok::Size(outlook.size));
+        }
+    }
+
+    /// Appends the tokens of a packet. What is told of a flow stands in them as if it had no other packet.
     ///
     /// # Errors
     /// What has no structure is left to [`Encoder::raw`]; nothing is appended.
@@ -81,6 +136,16 @@ impl<'a> Encoder<'a> {
         self.gap(packet.ts, ret);
         let tuple = tuple_of(&frame);
         self.flow(tuple, &frame, ret);
+        let told_at = ret.len();
+        match self.walk.stage {
+            _ if self.leaves_untold => self.walk.leave_untold(),
+            Stage::Ends => {
+                self.say(Tok::Ends(Ends::Open), ret);
+                self.say(Tok::Size(0), ret);
+            }
+            Stage::Size => self.say(Tok::Size(0), ret),
+            _ => {}
+        }
         self.header(&frame, ret);
         if self.walk.stage == Stage::Pieces {
             self.payload(&frame, ret);
@@ -90,6 +155,12 @@ impl<'a> Encoder<'a> {
         let slot = usize::from(action.slot);
         if action.opens.is_some() {
             let facts = Facts::new(tuple);
+            if self.walk.vocab().foretells {
+                self.current.resize(self.current.len().max(slot + 1), 0);
+                self.current[slot] = self.opened.len();
+                let (proto, port) = (action.proto, tuple.resp_port);
+                self.opened.push(Opened { proto, port, seen: Seen::default(), begun: None, at: told_at });
+            }
             match self.facts.get_mut(slot) {
                 Some(place) => {
                     self.flows.remove(&place.tuple.key());
@@ -98,6 +169,9 @@ impl<'a> Encoder<'a> {
                 None => self.facts.push(facts),
             }
             self.flows.insert(tuple.key(), slot as u8);
+        }
+        if let Some(flow) = self.current.get(slot).and_then(|flow| self.opened.get_mut(*flow)) {
+            flow.seen.see(action);
         }
         self.facts[slot].learn(action, &frame);
         Ok(())

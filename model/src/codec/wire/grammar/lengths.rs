@@ -6,6 +6,7 @@ use super::super::vocab::{Proto, Tok};
 use super::super::walk::{Seq, options_len};
 use super::Strict;
 use super::mask::Mask;
+use super::outlook::Urge;
 
 /// Ranges of payload lengths; at most three.
 pub(super) type Lengths = [(u32, u32); 2];
@@ -78,6 +79,10 @@ impl Strict {
                 match (tcp_lengths(side, c.flags, c.seq, most.min(room)), self.talks.begins_as(&self.walk)) {
                     (lengths, Some(application)) if c.seq == Seq::Next => {
                         first_lengths(&lengths, application, c.flags, usize::from(!c.action.from_orig))
+                    }
+                    // Who has to close says the record that is under way to its end first.
+                    ([(0, most), _], None) if most > 0 && side.framed && self.urge(tokens_left) > Urge::None => {
+                        [(most, most), NONE]
                     }
                     (lengths, _) => lengths,
                 }

@@ -5,20 +5,24 @@
 
 mod lengths;
 mod mask;
+mod outlook;
 mod pieces;
 mod tcp;
 
+use std::sync::Arc;
+
 use self::mask::Mask;
 use super::super::{Grammar, LabelId, Token};
-use super::Plans;
 use super::application::Application;
 use super::exchange::Exchanges;
+use super::habits::{self, Habits};
 use super::handshake::Handshakes;
 use super::http::{self, Heads};
 use super::side::MESSAGE_MAX;
 use super::talk::{Departures, Talks};
 use super::vocab::{HOSTS, PORTS, Proto, SLOTS, Tok};
 use super::walk::{Operand, Slot, Stage, Walk, rank};
+use super::{Plans, WireCodec};
 
 /// Tokens that the longest packet header can take, and the payload that is said in the fewest: below this no packet is
 /// begun.
@@ -37,6 +41,11 @@ pub(super) struct Strict {
     heads: Heads,
     plans: Plans,
     departures: Departures,
+    all_habits: Habits,
+    /// Those of the sample's label.
+    habits: Option<Arc<habits::Label>>,
+    /// No flow has more packets.
+    packets_max: u32,
     mtu: u32,
     /// Whether a flow may be rendered in the other version of IP, so that its payload has to fit below the longer header.
     is_either: bool,
@@ -62,6 +71,14 @@ impl Grammar for Strict {
         tokens_left < PACKET_TOKENS
     }
 
+    fn has_ended(&self) -> bool {
+        self.walk.stage == Stage::Gap && self.is_at_its_end()
+    }
+
+    fn end_within(&mut self, packets: u64) {
+        self.packets_max = u32::try_from(packets).unwrap_or(u32::MAX);
+    }
+
     fn allowed(&self, tokens_left: usize, mask: &mut [u64]) {
         mask.fill(0);
         let mut mask = Mask { walk: &self.walk, bits: mask };
@@ -74,19 +91,30 @@ impl Grammar for Strict {
 }
 
 impl Strict {
-    /// A grammar at the beginning of a sample whose IP packets are as long as the plan of its label allows.
-    pub(super) fn new(walk: Walk, keep_names: bool, plans: Plans, departures: Departures) -> Self {
-        let (talks, exchanges) = (Talks::default(), Exchanges::new(keep_names));
-        let handshakes = Handshakes::new(keep_names);
-        let heads = Heads::default();
-        let mut ret = Self { walk, talks, exchanges, handshakes, heads, plans, departures, mtu: 0, is_either: false };
+    /// The grammar of `codec` at the beginning of a sample.
+    pub(super) fn new(codec: &WireCodec) -> Self {
+        let mut ret = Self {
+            walk: codec.blank.clone(),
+            talks: Talks::default(),
+            exchanges: Exchanges::new(codec.keep_names),
+            handshakes: Handshakes::new(codec.keep_names),
+            heads: Heads::default(),
+            plans: codec.plans.clone(),
+            departures: codec.departures.clone(),
+            all_habits: codec.habits.clone(),
+            habits: None,
+            packets_max: u32::MAX,
+            mtu: 0,
+            is_either: false,
+        };
         ret.heed(None);
         ret
     }
 
-    /// Heeds what the plan of `label` asks for, and what its ports promise.
+    /// Heeds what the plan of `label` asks for, what its ports promise and what its flows do. IP packets are as long as its plan allows.
     fn heed(&mut self, label: Option<LabelId>) {
-        self.talks.heed(self.departures.of(label));
+        self.habits = self.all_habits.of(label).cloned();
+        self.talks.heed(self.departures.of(label), self.habits.as_ref());
         self.exchanges.heed(self.departures.of(label));
         let plan = self.plans.of(label);
         (self.mtu, self.is_either) = (u32::from(plan.mtu).max(576), plan.ipv6_percent.is_some());
@@ -106,32 +134,31 @@ impl Strict {
         let c = &self.walk.current;
         match self.walk.stage {
             Stage::Gap => {
-                m.allow(Tok::End);
-                if tokens_left >= PACKET_TOKENS {
+                let goes_on =
+                    tokens_left >= PACKET_TOKENS && (self.may_open() || self.senders(tokens_left).next().is_some());
+                if goes_on {
                     m.run(Tok::GapE(0), usize::from(GAP_BITS) + 1);
+                }
+                if !goes_on || self.may_end() {
+                    m.allow(Tok::End);
                 }
             }
             Stage::Skip | Stage::Bytes(..) | Stage::GapExponent => m.allow(Tok::End),
             Stage::Done => m.allow(Tok::End),
             Stage::Mantissa => m.run(Tok::GapM(0), 64),
             Stage::Who => {
-                for (i, slot) in self.walk.slots.iter().enumerate() {
-                    for from_orig in [true, false] {
-                        if may_send(slot, from_orig) {
-                            m.allow(Tok::Flow(i as u8, from_orig));
-                        }
+                for (slot, from_orig) in self.senders(tokens_left) {
+                    m.allow(Tok::Flow(slot, from_orig));
+                }
+                if self.may_open() {
+                    let speaks = |proto| self.habits.as_ref().is_none_or(|habits| habits.speaks(proto));
+                    for proto in [Proto::Tcp, Proto::Udp, Proto::Icmp].into_iter().filter(|proto| speaks(*proto)) {
+                        m.allow(Tok::Open(proto, false));
+                        m.allow(Tok::Open(proto, true));
                     }
                 }
-                for proto in [Proto::Tcp, Proto::Udp, Proto::Icmp] {
-                    m.allow(Tok::Open(proto, false));
-                    m.allow(Tok::Open(proto, true));
-                }
             }
-            Stage::Port => {
-                m.run(Tok::Port(0), PORTS.len());
-                m.allow(Tok::PortEph);
-                m.allow(Tok::PortNum);
-            }
+            Stage::Port => self.ports(m),
             Stage::Sport => {
                 m.allow(Tok::SportEph);
                 m.allow(Tok::SportSame);
@@ -148,6 +175,8 @@ impl Strict {
                     }
                 }
             }
+            Stage::Ends => self.endings(m),
+            Stage::Size => self.sizes(m),
             Stage::Head(at) => self.head(at, tokens_left, m),
             Stage::Operand(operand, left) => self.operand(operand, left, tokens_left, m),
             Stage::Record => {
@@ -189,11 +218,44 @@ impl Strict {
         }
     }
 
+    /// Flows that may go on, and from which side.
+    fn senders(&self, tokens_left: usize) -> impl Iterator<Item = (u8, bool)> {
+        self.walk.slots.iter().enumerate().flat_map(move |(i, slot)| {
+            let goes_on =
+                move |from_orig: &bool| may_send(slot, *from_orig) && self.goes_on(slot, *from_orig, tokens_left);
+            [true, false].into_iter().filter(goes_on).map(move |from_orig| (i as u8, from_orig))
+        })
+    }
+
+    /// Ports to which a flow may open.
+    fn ports(&self, m: &mut Mask<'_>) {
+        let Some(habits) = &self.habits else {
+            m.run(Tok::Port(0), PORTS.len());
+            m.allow(Tok::PortEph);
+            return m.allow(Tok::PortNum);
+        };
+        let proto = self.walk.current.action.proto;
+        for (i, port) in PORTS.into_iter().enumerate() {
+            if habits.calls(proto, Some(port)) {
+                m.allow(Tok::Port(i as u8));
+            }
+        }
+        if habits.calls(proto, None) {
+            m.allow(Tok::PortEph);
+        }
+        if !habits.numbers(proto).is_empty() {
+            m.allow(Tok::PortNum);
+        }
+    }
+
     fn operand(&self, operand: Operand, left: u8, tokens_left: usize, m: &mut Mask<'_>) {
         let c = &self.walk.current;
         let said = self.walk.number();
         match operand {
-            Operand::Port => m.number(&[(1, 0xffff)], said, left),
+            Operand::Port => {
+                let known = self.habits.as_ref().map(|habits| habits.numbers(c.action.proto));
+                m.number(known.as_deref().unwrap_or(&[(1, 0xffff)]), said, left);
+            }
             Operand::Sport => m.number(&source_ports(c.action.opens.and_then(|open| open.port)), said, left),
             Operand::Group if c.action.v6 => match left {
                 16 => m.bytes(0xff, 0xff),

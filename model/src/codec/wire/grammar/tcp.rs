@@ -5,6 +5,7 @@ use super::super::side::{ACK, FIN, PSH, RST, SYN};
 use super::super::vocab::{BOUNDS, Tok, WINDOWS};
 use super::super::walk::{OPTIONS_MAX, Seq, Slot, options_len, rank};
 use super::mask::Mask;
+use super::outlook::Urge;
 use super::{CLOSING_TOKENS, Strict};
 
 const RST_ACK: u8 = RST | ACK;
@@ -18,14 +19,16 @@ impl Strict {
         let c = &self.walk.current;
         let closing = tokens_left < CLOSING_TOKENS;
         let (side, peer) = self.walk.sides();
+        let is_urged = self.urge(tokens_left) > Urge::None;
         if at <= rank::FLAGS {
             if at <= rank::SEQ {
-                self.sequence(closing, m);
+                self.sequence(closing || is_urged, m);
             }
-            self.flags(at, m);
+            let flags = self.flags(at);
+            self.told_flags(&flags, c.seq, tokens_left).into_iter().for_each(|flags| m.allow(Tok::Flags(flags)));
             return;
         }
-        if at <= rank::ACK && c.flags & ACK != 0 && !closing {
+        if at <= rank::ACK && c.flags & ACK != 0 && !closing && !is_urged {
             if side.acked > 0 {
                 m.allow(Tok::AckSame);
             }
@@ -86,11 +89,13 @@ impl Strict {
         }
     }
 
-    fn flags(&self, at: u8, m: &mut Mask<'_>) {
+    /// Flags that TCP allows.
+    fn flags(&self, at: u8) -> Vec<u8> {
         let c = &self.walk.current;
         let (side, _) = self.walk.sides();
         let from_orig = c.action.from_orig;
-        let mut allow = |flags: &[u8]| flags.iter().for_each(|f| m.allow(Tok::Flags(*f)));
+        let mut ret = Vec::new();
+        let mut allow = |flags: &[u8]| ret.extend_from_slice(flags);
         let syn: &[u8] = if from_orig { &[SYN, SYN_ECN] } else { &[SYN_ACK, SYN_ACK_ECN] };
         match (self.phase(), c.seq) {
             (Phase::Begin, _) => allow(syn),
@@ -121,6 +126,7 @@ impl Strict {
                 }
             }
         }
+        ret
     }
 
     fn options(&self, m: &mut Mask<'_>) {

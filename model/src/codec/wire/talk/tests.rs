@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::super::super::{Codec, CodecSpec, LabelId, Render, Token};
 use super::super::WireCodec;
+use super::super::application::Application;
 use super::super::dictionary::Dictionary;
 use super::super::vocab::{PORTS, Proto, Tok};
 use crate::flow::{Direction, FiveTuple, Session, SessionPacket};
@@ -263,4 +264,37 @@ fn ports_that_are_used_otherwise_are_learned() {
     assert_eq!((codec.longest(LabelId(0)), codec.longest(LabelId(1))), (Some(6), Some(6)));
     codec.learn(&many);
     assert_eq!(codec.label_departures(), BTreeMap::from([("ssh".into(), vec![443])]));
+}
+
+#[test]
+fn what_every_flow_to_a_port_begins_as_is_learned() {
+    // Port 161 of TCP promises nothing.
+    let ssh = session(161, &real_ones()[0].1);
+    let tls = session(161, &real_ones()[4].1);
+    let fit = |samples: &[(LabelId, Session)]| {
+        WireCodec::fit(vec!["web".into(), "ssh".into()], 0, false, Plan::default(), samples).unwrap()
+    };
+    let mut many = vec![(LabelId(1), ssh.clone()); 3];
+    let learned = fit(&many);
+    let CodecSpec::Wire(spec) = learned.spec() else { panic!("wire") };
+    assert_eq!(spec.habits["ssh"].services["tcp/161"].application, Some(Application::Ssh));
+    assert_eq!(spec.habits.len(), 1);
+    let mut judged = [0; 2];
+    for seed in 0..60 {
+        let packets = learned.decode(&sample(&learned, LabelId(1), 161, seed), &mut render(seed)).packets;
+        let (said, _) = first_words(&packets);
+        for (side, said) in said.iter().enumerate() {
+            assert!(begins(said, &[b"SSH-"]), "{said:02x?}");
+            judged[side] += usize::from(!said.is_empty());
+        }
+    }
+    assert!(judged.iter().all(|n| *n > 5), "{judged:?}");
+    // Two are too few, and a fourth one that begins otherwise is enough.
+    let application = |samples: &[(LabelId, Session)]| {
+        let CodecSpec::Wire(spec) = fit(samples).spec() else { panic!("wire") };
+        spec.habits["ssh"].services["tcp/161"].application
+    };
+    assert_eq!(application(&many[1..]), None);
+    many.push((LabelId(1), tls));
+    assert_eq!(application(&many), None);
 }

@@ -16,12 +16,15 @@ impl Walk {
         let a = &mut c.action;
         let version = usize::from(a.v6);
         if let Some(open) = a.opens {
+            self.opened = self.opened.saturating_add(1);
             let slot = Slot {
                 proto: a.proto,
                 v6: a.v6,
                 to_group: !matches!(open.host, Host::Known(_)),
                 sides: [Side::blank(), Side::blank()],
                 closed: false,
+                outlook: c.outlook,
+                packets: 0,
                 used: 0,
                 last_payload: None,
             };
@@ -39,6 +42,7 @@ impl Walk {
         }
         let slot = &mut self.slots[usize::from(a.slot)];
         slot.used = self.tick;
+        slot.packets = slot.packets.saturating_add(1);
         let me = usize::from(!a.from_orig);
         let [orig, resp] = &mut slot.sides;
         let (side, peer) = if me == 0 { (orig, resp) } else { (resp, orig) };
@@ -46,7 +50,7 @@ impl Walk {
         self.fresh[version][me] = (a.ttl, a.tos, a.df, a.id_zero);
         (side.record_left, side.framed) = (c.record_left, c.framed);
         if let Some(segment) = &a.tcp {
-            side.window = segment.window;
+            side.window = c.window;
             side.next = side.next_for(segment.flags);
             side.send(segment, a.len);
             side.open_window(segment, peer.scale);

@@ -124,7 +124,7 @@ impl Walk {
             Operand::Group => {
                 let group = c.group;
                 self.open()?.host = Host::Group(group);
-                self.begin();
+                self.foretell();
             }
             Operand::Ttl => {
                 c.action.ttl = b;
@@ -214,7 +214,8 @@ impl Walk {
                 c.framed &= hole <= c.record_left;
                 c.record_left = c.record_left.saturating_sub(hole);
             }
-            a.tcp = Some(Segment { seq, is_next, hole, ack, flags: c.flags, window: c.window, options });
+            let window = self.habits.as_ref().map_or(c.window, |habits| habits.window(c.window));
+            a.tcp = Some(Segment { seq, is_next, hole, ack, flags: c.flags, window, options });
         }
         c.left = a.len - a.len_known;
         self.stage = Stage::Pieces;

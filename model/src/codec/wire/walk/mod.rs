@@ -15,6 +15,8 @@ pub(super) use self::state::{Current, Operand, Seq, Slot, Stage, Step, rank};
 
 use super::super::Token;
 use super::action::{Action, Host, Open, Opt, Sport};
+use super::habits;
+use super::outlook::{Ends, Outlook};
 use super::side::{SYN, Side};
 use super::steps::gap_value;
 use super::vocab::{PORTS, Proto, SLOTS, Tok, Vocab};
@@ -29,9 +31,11 @@ pub(super) const OPTIONS_MAX: usize = 40;
 pub(super) struct Walk {
     vocab: Vocab,
     strings: Arc<[Box<[u8]>]>,
+    habits: Option<Arc<habits::Label>>,
     pub(super) slots: Vec<Slot>,
     tick: u64,
     packets: u64,
+    opened: u32,
     hosts: [Vec<u32>; 2],
     pub(super) names: Vec<(u32, u8)>,
     next_host: u32,
@@ -69,6 +73,8 @@ impl Walk {
     pub(super) fn new(vocab: Vocab, strings: Arc<[Box<[u8]>]>) -> Self {
         let current = Current {
             action: IDLE,
+            ends: Ends::Open,
+            outlook: None,
             seq: Seq::Next,
             ack: AckBy::Contiguous,
             flags: 0,
@@ -85,9 +91,11 @@ impl Walk {
         Self {
             vocab,
             strings,
+            habits: None,
             slots: Vec::new(),
             tick: 0,
             packets: 0,
+            opened: 0,
             hosts: [Vec::new(), Vec::new()],
             names: Vec::new(),
             next_host: 0,
@@ -98,6 +106,12 @@ impl Walk {
             bytes: Vec::new(),
             can_fix: false,
         }
+    }
+
+    /// The same for a sample of a label with these habits: its segments have the windows that are meant.
+    pub(super) fn of_label(mut self, habits: Option<&Arc<habits::Label>>) -> Self {
+        self.habits = habits.cloned();
+        self
     }
 
     /// The packet that was completed last.
@@ -118,6 +132,11 @@ impl Walk {
     /// Complete packets so far.
     pub(super) fn packets(&self) -> u64 {
         self.packets
+    }
+
+    /// Flows that were opened so far.
+    pub(super) fn opened(&self) -> u32 {
+        self.opened
     }
 
     /// The strings of the dictionary.
@@ -252,17 +271,29 @@ impl Walk {
             (Stage::Sport, Tok::SportNum) => self.operand(Operand::Sport, 2),
             (Stage::Host, Tok::HostNew) => {
                 self.open()?.host = Host::Known(self.next_host);
-                self.begin();
+                self.foretell();
             }
             (Stage::Host, Tok::HostRef(i)) => {
                 let host = *self.hosts(self.current.action.v6).get(usize::from(i))?;
                 self.open()?.host = Host::Known(host);
-                self.begin();
+                self.foretell();
             }
-            (Stage::Host, Tok::HostBcast) => self.begin(),
+            (Stage::Host, Tok::HostBcast) => self.foretell(),
             (Stage::Host, Tok::HostGroup) => {
                 self.current.group = [0; 16];
                 self.operand(Operand::Group, if self.current.action.v6 { 16 } else { 4 });
+            }
+            (Stage::Ends, Tok::Ends(ends)) => {
+                self.current.ends = ends;
+                self.stage = Stage::Size;
+            }
+            (Stage::Size, Tok::Size(size)) => {
+                self.current.outlook = Some(Outlook { ends: self.current.ends, size });
+                self.begin();
+            }
+            (Stage::Ends | Stage::Size, tok) => {
+                self.leave_untold();
+                return self.take(tok);
             }
             (Stage::Head(at), tok) => return self.head(at, tok),
             (Stage::Operand(operand, left), Tok::Byte(b)) => return self.operand_byte(operand, left, b),
@@ -292,6 +323,23 @@ impl Walk {
 
     fn open(&mut self) -> Option<&mut Open> {
         self.current.action.opens.as_mut()
+    }
+
+    /// The responder is known: what is told of the flow may follow.
+    fn foretell(&mut self) {
+        (self.current.ends, self.current.outlook) = (Ends::Open, None);
+        self.stage = match (self.vocab.foretells, self.current.action.proto) {
+            (true, Proto::Tcp) => Stage::Ends,
+            (true, _) => Stage::Size,
+            (false, _) => return self.begin(),
+        };
+    }
+
+    /// Nothing is told of the flow that opens.
+    pub(super) fn leave_untold(&mut self) {
+        if matches!(self.stage, Stage::Ends | Stage::Size) {
+            self.begin();
+        }
     }
 
     fn operand(&mut self, operand: Operand, bytes: u8) {

@@ -1,6 +1,7 @@
 //! What is kept while tokens come: the stage, the packet under way, the flows.
 
 use super::super::action::{Action, Opt};
+use super::super::outlook::{Ends, Outlook};
 use super::super::side::Side;
 use super::super::vocab::Proto;
 
@@ -56,6 +57,9 @@ pub(in super::super) enum Stage {
     Port,
     Sport,
     Host,
+    /// How the flow that opens ends, and then how many packets it has; either can be left out, as everything is that is not known.
+    Ends,
+    Size,
     /// Header fields from this rank on.
     Head(u8),
     /// So many bytes of a number.
@@ -114,6 +118,10 @@ pub(in super::super) struct Slot {
     pub(in super::super) sides: [Side; 2],
     /// RST, or FIN and its acknowledgement both ways.
     pub(in super::super) closed: bool,
+    /// What was told of it.
+    pub(in super::super) outlook: Option<Outlook>,
+    /// Packets so far.
+    pub(in super::super) packets: u32,
     pub(super) used: u64,
     /// Who sent the last payload: 0 the opener.
     pub(super) last_payload: Option<u8>,
@@ -123,6 +131,9 @@ pub(in super::super) struct Slot {
 #[derive(Debug, Clone)]
 pub(in super::super) struct Current {
     pub(in super::super) action: Action,
+    /// How the flow ends that opens, and what is told of it in all.
+    pub(in super::super) ends: Ends,
+    pub(in super::super) outlook: Option<Outlook>,
     pub(in super::super) seq: Seq,
     pub(super) ack: AckBy,
     pub(in super::super) flags: u8,

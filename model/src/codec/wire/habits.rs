@@ -1,0 +1,336 @@
+//! What flows of each label do, as far as it was seen: which services they go to, how those flows end, how long they are.
+//!
+//! A network that has learned little mixes labels up. What its label never did, a generated flow does not do either.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::LabelId;
+use super::application::Application;
+use super::encode::Opened;
+use super::outlook::{ENDS, Ends, size_class};
+use super::steps::window_quantised;
+use super::vocab::{PORTS, Proto};
+
+/// Ports without a token of their own that are kept by label and protocol; where there are more, any will do.
+const PORTS_MAX: usize = 64;
+/// Flows to a service, at least, that have to begin as one application for all to do so.
+const BEGUN_MIN: usize = 3;
+/// How often a window has to be met to be kept, and how many are by label.
+const WINDOW_MIN: u32 = 3;
+const WINDOWS_MAX: usize = 64;
+/// First of the ports that are drawn when rendered.
+pub(super) const EPHEMERAL: u16 = 32_768;
+/// How services are called whose port is no matter.
+const ANY_PORT: &str = "any";
+const EPHEMERAL_PORT: &str = "ephemeral";
+
+/// By label.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Habits(Arc<[Option<Arc<Label>>]>);
+
+/// What flows of one label do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Label {
+    /// Most flows in one sample.
+    pub flows: u32,
+    /// By service: `tcp/443`, `udp/ephemeral`, `tcp/any`, `icmp`.
+    pub services: BTreeMap<String, Service>,
+    /// The windows of TCP that were met most often, each of another class and byte: where their tokens stand for several numbers, it is
+    /// this one that is meant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<u16>,
+}
+
+/// How often windows were met.
+#[derive(Debug, Default)]
+pub(super) struct WindowTally(BTreeMap<u16, u32>);
+
+impl WindowTally {
+    /// Counts one.
+    pub(super) fn count(&mut self, window: u16) {
+        *self.0.entry(window).or_default() += 1;
+    }
+
+    /// The most frequent one of each class and byte, as long as it was met more than a few times and its tokens do not say it by themselves.
+    fn frequent(&self) -> Vec<u16> {
+        let mut best: BTreeMap<u16, (u32, u16)> = BTreeMap::new();
+        for (&window, &times) in &self.0 {
+            let most = best.entry(window_quantised(window)).or_default();
+            *most = (times, window).max(*most);
+        }
+        let mut ret: Vec<(u32, u16)> = best.into_values().filter(|(times, _)| *times >= WINDOW_MIN).collect();
+        ret.sort_unstable_by(|a, b| b.cmp(a));
+        let inexact = ret.into_iter().map(|(_, window)| window).filter(|window| window_quantised(*window) != *window);
+        inexact.take(WINDOWS_MAX).collect()
+    }
+}
+
+/// What flows to one service do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// The application that all of them begin as, where it can be told at any port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<Application>,
+    /// By how they end (`fin`, `rst`, `open`): packets of the shortest and of the longest.
+    pub packets: BTreeMap<String, [u32; 2]>,
+}
+
+impl Service {
+    fn record(&mut self, ends: &str, packets: [u32; 2]) {
+        let range = self.packets.entry(ends.to_owned()).or_insert(packets);
+        *range = [range[0].min(packets[0]), range[1].max(packets[1])];
+    }
+
+    /// Takes other flows to the same service into account.
+    fn merge(&mut self, other: &Self) {
+        self.application = self.application.filter(|application| other.application == Some(*application));
+        other.packets.iter().for_each(|(ends, packets)| self.record(ends, *packets));
+    }
+}
+
+impl Label {
+    fn key(proto: Proto, port: &str) -> String {
+        match proto {
+            Proto::Tcp => format!("tcp/{port}"),
+            Proto::Udp => format!("udp/{port}"),
+            Proto::Icmp => "icmp".to_owned(),
+        }
+    }
+
+    /// Takes the flows of samples into account.
+    pub(super) fn of_samples<'a>(samples: impl IntoIterator<Item = &'a [Opened]>, windows: &WindowTally) -> Self {
+        let mut ret = Self { windows: windows.frequent(), ..Self::default() };
+        let mut begun: BTreeMap<String, Vec<Option<Application>>> = BTreeMap::new();
+        for sample in samples {
+            ret.flows = ret.flows.max(sample.len() as u32);
+            for flow in sample {
+                let port = if flow.port >= EPHEMERAL { EPHEMERAL_PORT.to_owned() } else { flow.port.to_string() };
+                let key = Self::key(flow.proto, &port);
+                begun.entry(key.clone()).or_default().extend(flow.begun);
+                let (ends, packets) = (flow.seen.outlook().ends.name(), flow.seen.packets());
+                ret.services.entry(key).or_default().record(ends, [packets; 2]);
+            }
+        }
+        for (key, applications) in begun {
+            let is_one = applications.len() >= BEGUN_MIN && applications.iter().all(|one| *one == applications[0]);
+            if let Some(service) = ret.services.get_mut(&key).filter(|_| is_one) {
+                service.application = applications[0];
+            }
+        }
+        ret.forget_rare_ports();
+        ret
+    }
+
+    /// Takes what was seen elsewhere into account.
+    fn merge(&mut self, other: &Self) {
+        self.flows = self.flows.max(other.flows);
+        for (key, service) in &other.services {
+            match self.services.get_mut(key) {
+                Some(own) => own.merge(service),
+                None => _ = self.services.insert(key.clone(), service.clone()),
+            }
+        }
+        for &window in &other.windows {
+            let quantised = window_quantised(window);
+            if self.windows.len() < WINDOWS_MAX && self.windows.iter().all(|own| window_quantised(*own) != quantised) {
+                self.windows.push(window);
+            }
+        }
+        self.forget_rare_ports();
+    }
+
+    fn forget_rare_ports(&mut self) {
+        for (proto, name) in [(Proto::Tcp, "tcp/"), (Proto::Udp, "udp/")] {
+            let any = Self::key(proto, ANY_PORT);
+            let is_rare = |service: &String| {
+                let port = service.strip_prefix(name).and_then(|port| port.parse::<u16>().ok());
+                port.is_some_and(|port| PORTS.binary_search(&port).is_err())
+            };
+            let rare: Vec<String> = self.services.keys().filter(|service| is_rare(service)).cloned().collect();
+            if rare.len() > PORTS_MAX || !rare.is_empty() && self.services.contains_key(&any) {
+                for key in rare {
+                    let Some(service) = self.services.remove(&key) else { continue };
+                    let any = self.services.entry(any.clone()).or_default();
+                    any.application = None;
+                    any.merge(&service);
+                }
+            }
+        }
+    }
+
+    /// What flows to a port (`None` is an ephemeral one) do; `None` where there were none.
+    fn service(&self, proto: Proto, port: Option<u16>) -> Option<&Service> {
+        let name = port.map_or_else(|| EPHEMERAL_PORT.to_owned(), |port| port.to_string());
+        let exact = self.services.get(&Self::key(proto, &name));
+        let is_rare = port.is_some_and(|port| PORTS.binary_search(&port).is_err());
+        exact.or_else(|| self.services.get(&Self::key(proto, ANY_PORT)).filter(|_| is_rare))
+    }
+
+    /// Whether there were flows of a protocol.
+    pub(super) fn speaks(&self, proto: Proto) -> bool {
+        let name = Self::key(proto, "");
+        self.services.keys().any(|service| service.starts_with(&name))
+    }
+
+    /// Whether there were flows to a port (`None` is an ephemeral one).
+    pub(super) fn calls(&self, proto: Proto, port: Option<u16>) -> bool {
+        self.service(proto, port).is_some()
+    }
+
+    /// Ports without a token of their own, as ranges.
+    pub(super) fn numbers(&self, proto: Proto) -> Vec<(u32, u32)> {
+        if self.services.contains_key(&Self::key(proto, ANY_PORT)) {
+            return vec![(1, 0xffff)];
+        }
+        let prefix = Self::key(proto, "");
+        let ports = self.services.keys().filter_map(|service| service.strip_prefix(&prefix)?.parse::<u16>().ok());
+        ports.filter(|port| PORTS.binary_search(port).is_err()).map(|port| (u32::from(port), u32::from(port))).collect()
+    }
+
+    /// The application that all flows to a port of TCP begin as, where one was seen.
+    pub(super) fn application(&self, port: u16) -> Option<Application> {
+        self.services.get(&Self::key(Proto::Tcp, &port.to_string()))?.application
+    }
+
+    /// The window that is meant by one whose tokens stand for several.
+    pub(super) fn window(&self, quantised: u16) -> u16 {
+        let meant = self.windows.iter().find(|window| window_quantised(**window) == quantised);
+        meant.copied().unwrap_or(quantised)
+    }
+
+    /// Classes of how many packets flows to a port had that ended so; `None` where none did.
+    pub(super) fn sizes(&self, proto: Proto, port: Option<u16>, ends: Ends) -> Option<(u8, u8)> {
+        let [least, most] = self.service(proto, port)?.packets.get(ends.name())?;
+        Some((size_class(*least), size_class(*most)))
+    }
+}
+
+impl Habits {
+    /// Those of each label that was seen.
+    pub(super) fn new(labels: impl IntoIterator<Item = Option<Label>>) -> Self {
+        Self(labels.into_iter().map(|label| label.map(Arc::new)).collect())
+    }
+
+    /// These and what `more` says, for `labels` labels.
+    pub(super) fn with(&self, more: Vec<Label>, labels: usize) -> Self {
+        let mut more = more;
+        more.resize_with(labels, Label::default);
+        let both = |(id, mut label): (usize, Label)| {
+            if let Some(known) = self.of(Some(LabelId(id as u16))) {
+                label.merge(known);
+            }
+            Some(label).filter(|label| *label != Label::default())
+        };
+        Self::new(more.into_iter().enumerate().map(both))
+    }
+
+    /// What is known of a label; `None` where nothing is, so that anything may come.
+    pub(super) fn of(&self, label: Option<LabelId>) -> Option<&Arc<Label>> {
+        self.0.get(usize::from(label?.0))?.as_ref()
+    }
+}
+
+/// What a checkpoint says of a label, if it can be right.
+pub(super) fn checked(label: &Label) -> Result<(), String> {
+    let is_service = |name: &str| match name.split_once('/') {
+        Some(("tcp" | "udp", port)) => port == ANY_PORT || port == EPHEMERAL_PORT || port.parse::<u16>().is_ok(),
+        _ => name == "icmp",
+    };
+    for (service, Service { packets, .. }) in &label.services {
+        if !is_service(service) {
+            return Err(format!("{service} is no service"));
+        }
+        for (ends, [least, most]) in packets {
+            if !ENDS.iter().any(|known| known.name() == ends) || least > most || *least == 0 {
+                return Err(format!("{service}: {ends} with {least} to {most} packets"));
+            }
+        }
+        if packets.is_empty() {
+            return Err(format!("{service} has no flow"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(label: &mut Label, proto: Proto, port: &str, ends: &str, packets: [u32; 2]) {
+        label.services.entry(Label::key(proto, port)).or_default().record(ends, packets);
+    }
+
+    #[test]
+    fn too_many_ports_become_any_port() {
+        let mut label = Label::default();
+        for port in [443, 2222, 2223] {
+            record(&mut label, Proto::Tcp, &port.to_string(), "fin", [7, 30]);
+        }
+        record(&mut label, Proto::Udp, EPHEMERAL_PORT, "open", [2, 2]);
+        assert!(label.calls(Proto::Tcp, Some(2222)) && label.calls(Proto::Udp, None));
+        assert!(
+            !label.calls(Proto::Tcp, Some(2224))
+                && !label.calls(Proto::Tcp, None)
+                && !label.calls(Proto::Udp, Some(443))
+        );
+        assert_eq!(label.numbers(Proto::Tcp), [(2222, 2222), (2223, 2223)]);
+        assert!(label.speaks(Proto::Udp) && !label.speaks(Proto::Icmp));
+        assert_eq!(label.sizes(Proto::Tcp, Some(443), Ends::Fin), Some((size_class(7), size_class(30))));
+        assert_eq!(label.sizes(Proto::Tcp, Some(443), Ends::Rst), None);
+        for port in 0..PORTS_MAX as u16 {
+            record(&mut label, Proto::Tcp, &(3000 + port).to_string(), "open", [3, 3]);
+        }
+        label.forget_rare_ports();
+        assert_eq!(label.numbers(Proto::Tcp), [(1, 0xffff)]);
+        assert!(
+            label.calls(Proto::Tcp, Some(9))
+                && !label.calls(Proto::Tcp, Some(80))
+                && label.calls(Proto::Tcp, Some(443))
+        );
+        assert_eq!(label.sizes(Proto::Tcp, Some(9), Ends::Fin), Some((size_class(7), size_class(30))));
+        assert_eq!(checked(&label), Ok(()));
+        record(&mut label, Proto::Icmp, "", "closed", [1, 1]);
+        assert!(checked(&label).is_err());
+    }
+
+    #[test]
+    fn the_usual_window_is_meant() {
+        let mut tally = WindowTally::default();
+        for (window, times) in [(65_160, 5), (65_155, 2), (64_240, 9), (501, 9), (33_001, 3), (40_001, 2)] {
+            (0..times).for_each(|_| tally.count(window));
+        }
+        let label = Label::of_samples([], &tally);
+        assert_eq!(label.windows, [65_160, 33_001]);
+        let meant = [65_160, 65_155, 64_240, 501, 33_001, 40_001].map(|window| label.window(window_quantised(window)));
+        assert_eq!(meant, [65_160, 65_160, 64_240, 501, 33_001, window_quantised(40_001)]);
+        let mut other = Label { windows: vec![65_159], ..Label::default() };
+        other.merge(&label);
+        assert_eq!(other.windows, [65_159, 33_001]);
+    }
+
+    #[test]
+    fn what_is_known_of_a_label_stays_when_more_is_learned() {
+        let mut known = Label { flows: 1, ..Label::default() };
+        record(&mut known, Proto::Tcp, "22", "fin", [10, 20]);
+        let mut more = Label { flows: 2, ..Label::default() };
+        record(&mut more, Proto::Tcp, "22", "fin", [8, 12]);
+        for (label, application) in [(&mut known, Application::Ssh), (&mut more, Application::Ssh)] {
+            label.services.get_mut("tcp/22").unwrap().application = Some(application);
+        }
+        record(&mut more, Proto::Tcp, "80", "rst", [5, 5]);
+        let habits = Habits::new([None, Some(known)]).with(vec![Label::default(), more], 3);
+        let label = habits.of(Some(LabelId(1))).unwrap();
+        assert_eq!(
+            (label.flows, label.services["tcp/22"].packets["fin"], label.services["tcp/80"].packets["rst"]),
+            (2, [8, 20], [5, 5])
+        );
+        assert!(
+            habits.of(Some(LabelId(0))).is_none() && habits.of(Some(LabelId(2))).is_none() && habits.of(None).is_none()
+        );
+    }
+}
