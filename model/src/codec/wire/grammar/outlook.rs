@@ -129,7 +129,7 @@ impl Strict {
         let is_told = |flags: &u8| {
             let (fin, rst) = (flags & FIN != 0, flags & RST != 0);
             match outlook.ends {
-                Ends::Open => !rst && !(fin && peer.fin.is_some()),
+                Ends::Open => !(rst || fin && peer.fin.is_some()),
                 Ends::Rst if urge >= Urge::Close => rst,
                 Ends::Rst => !(fin && peer.fin.is_some() || rst && is_early(1)),
                 Ends::Fin => match urge {
