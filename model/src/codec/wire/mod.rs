@@ -36,7 +36,7 @@
 //!   responder. `host:I` is the responder of an earlier flow, the latest used first.
 //! - **What becomes of a flow** is told where it opens: whether it ends by FINs (`ends:fin`) or by a reset, and about how many packets
 //!   its sample has (`packets:N`, the fewest of a class; two classes for each power of two). A prompt that ends with its session does
-//!   not tell. The grammar keeps flows to it ([`outlook`]), and to services and lengths that were seen of the label ([`habits`]).
+//!   not tell. The grammar keeps flows to it, and to services and lengths that were seen of the label ([`habits`]).
 //! - **What is not said is as before**: ttl, tos, df, and whether identifications count (`id:flip`), by side; for a
 //!   side's first packet as the same role of another flow had it last. `win` is the class of the window and a byte
 //!   within it (exact below 4,096; above, the number that the label's flows had most often). Without options a segment has timestamps when this side's last one and the other
@@ -305,7 +305,7 @@ impl WireCodec {
     }
 
     /// How many packets encoding has left out since the codec was made, because they have no structure (see
-    /// [`parse`]).
+    /// [`parse`](crate::wire::parse::parse)).
     pub fn packets_left_out(&self) -> u64 {
         self.packets_left_out.load(Ordering::Relaxed)
     }
