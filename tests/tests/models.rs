@@ -125,9 +125,10 @@ fn write_noise(path: &Path) {
         let mut data = Vec::new();
         let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
         let builder = builder.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(40_000 + (i / 6) as u16, 7777);
-        builder.write(&mut data, &(0..24).map(|_| byte()).collect::<Vec<_>>()).unwrap();
+        let len = 24 + usize::from(byte());
+        builder.write(&mut data, &(0..len).map(|_| byte()).collect::<Vec<_>>()).unwrap();
         Packet {
-            ts: Timestamp::from_parts(1_700_000_000 + i as i64, 0),
+            ts: Timestamp::from_parts(1_700_000_000 + i as i64, i64::from(byte()) * 3_000_000),
             linktype: LinkType::ETHERNET,
             len: data.len() as u32,
             data,

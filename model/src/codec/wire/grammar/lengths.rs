@@ -125,7 +125,11 @@ fn tcp_lengths(side: &Side, flags: u8, seq: Seq, most: u32) -> Lengths {
     match seq {
         Seq::Keep => [(0, 1), NONE],
         Seq::Re(at) if Some(at) == side.fin => nothing,
-        Seq::Re(at) => [(1, most.min((side.data_end() - at).clamp(1, 0xffff) as u32)), NONE],
+        Seq::Re(at) => {
+            // What was left out is sent from where it begins, and not behind bytes that are repeated.
+            let end = side.holes.iter().map(|hole| hole.0).find(|begin| *begin > at).unwrap_or(side.data_end());
+            [(1, most.min((end - at).clamp(1, 0xffff) as u32)), NONE]
+        }
         Seq::Hole(_) if !side.framed => [(1, most), NONE],
         Seq::Hole(n) => framed(u32::from(side.record_left.saturating_sub(n)), 1),
         Seq::Next if side.fin.is_some() => nothing,
