@@ -12,6 +12,7 @@ use super::action::Action;
 use super::application::Application;
 use super::dictionary::Dictionary;
 use super::facts::Facts;
+use super::habits::EPHEMERAL;
 use super::outlook::{Ends, Seen};
 use super::side::{ACK, SYN};
 use super::steps::gap_parts;
@@ -239,7 +240,7 @@ impl<'a> Encoder<'a> {
         if proto != Proto::Icmp {
             match PORTS.binary_search(&tuple.resp_port) {
                 Ok(i) => self.say(Tok::Port(i as u8), ret),
-                Err(_) if tuple.resp_port >= 32_768 => self.say(Tok::PortEph, ret),
+                Err(_) if tuple.resp_port >= EPHEMERAL => self.say(Tok::PortEph, ret),
                 Err(_) => {
                     self.say(Tok::PortNum, ret);
                     self.say_short(tuple.resp_port, ret);
