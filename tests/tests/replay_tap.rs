@@ -161,6 +161,24 @@ fn rates_are_never_exceeded_and_passes_follow_each_other() {
 }
 
 #[test]
+fn a_holder_that_is_about_to_let_go_is_waited_for() {
+    let Some(ns) = namespace() else { return };
+    ns.run(|| {
+        let sink = TapSink::open(&tap()).unwrap();
+        // A copy of its descriptor, as a process that is being started has for a moment.
+        let copy = sink.reader().unwrap();
+        drop(sink);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(60));
+                drop(copy);
+            });
+            TapSink::open(&tap()).unwrap();
+        });
+    });
+}
+
+#[test]
 fn vlan_tags_arrive_as_they_were_sent() {
     let Some(ns) = namespace() else { return };
     ns.run(|| {

@@ -11,7 +11,7 @@ mod frame;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -91,6 +91,44 @@ pub struct TapSink {
     before: DeviceCounters,
 }
 
+/// How long [`TapSink::open`] waits for a tap that somebody holds.
+const HOLDER_PATIENCE: Duration = Duration::from_millis(250);
+
+/// The tap of that name; `None` where the name is free.
+///
+/// # Errors
+/// The name belongs to something that is not a tap.
+fn tap_by_name(name: &str) -> Result<Option<Link>, TapError> {
+    let look = |source| TapError::Configure { name: name.to_owned(), what: "look at", source };
+    match Link::by_name(name).map_err(look)? {
+        Some(link) if link.tun_type != Some(libc::IFF_TAP as u8) => {
+            Err(TapError::not_a_tap(name, &link.kind, link.tun_type))
+        }
+        link => Ok(link),
+    }
+}
+
+/// Attaches the open `tun` to the tap `name`, and says whether it was created for that.
+///
+/// A holder that is about to let go is waited for: an exiting process, or one that any thread of this process is
+/// starting, which has copies of all descriptors until its execve(2) closes them.
+fn attach(tun: &File, name: &str) -> Result<bool, TapError> {
+    let began = Instant::now();
+    loop {
+        let existing = tap_by_name(name)?;
+        let created = existing.is_none();
+        let mut flags = libc::IFF_TAP | libc::IFF_NO_PI;
+        if existing.is_some_and(|l| l.multi_queue) {
+            flags |= libc::IFF_MULTI_QUEUE;
+        }
+        match sys::attach_tun(tun, name, flags as i16) {
+            Ok(()) => return Ok(created),
+            Err(Errno::EBUSY) if began.elapsed() < HOLDER_PATIENCE => std::thread::sleep(Duration::from_millis(2)),
+            Err(errno) => return Err(TapError::attach(name, created, errno)),
+        }
+    }
+}
+
 impl TapSink {
     /// Opens the tap in the calling thread's network namespace: creates it if absent, sets the MTU if asked,
     /// brings it up.
@@ -105,15 +143,7 @@ impl TapSink {
         }
         let look = |source| TapError::Configure { name: name.to_owned(), what: "look at", source };
 
-        let existing = Link::by_name(name).map_err(look)?;
-        if let Some(link) = existing.as_ref().filter(|l| l.tun_type != Some(libc::IFF_TAP as u8)) {
-            return Err(TapError::not_a_tap(name, &link.kind, link.tun_type));
-        }
-        let created = existing.is_none();
-        let mut flags = libc::IFF_TAP | libc::IFF_NO_PI;
-        if existing.is_some_and(|l| l.multi_queue) {
-            flags |= libc::IFF_MULTI_QUEUE;
-        }
+        tap_by_name(name)?; // another kind of interface says more than a missing right does
         // Non-blocking: a full buffer shall be counted, not waited for without an end.
         let tun = {
             use std::os::unix::fs::OpenOptionsExt as _;
@@ -121,7 +151,7 @@ impl TapSink {
             open.read(true).write(true).custom_flags(libc::O_NONBLOCK);
             open.open("/dev/net/tun").map_err(TapError::tun_device)?
         };
-        sys::attach_tun(&tun, name, flags as i16).map_err(|errno| TapError::attach(name, created, errno))?;
+        let created = attach(&tun, name)?;
 
         let ipv6_quiet = created && disable_ipv6(name);
         let link = Link::by_name(name).map_err(look)?.ok_or_else(|| TapError::Gone { name: name.to_owned() })?;

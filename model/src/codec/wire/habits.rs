@@ -1,26 +1,31 @@
-//! What flows of each label do, as far as it was seen: which services they go to, how those flows end, how long they are.
+//! What flows of each label do, as far as it was seen: which services they go to, how those flows end, how long they are, how much
+//! either side says, which options of TCP they have.
 //!
 //! A network that has learned little mixes labels up. What its label never did, a generated flow does not do either.
+
+pub(super) mod layouts;
+pub(super) mod said;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::layouts::Layouts;
+use self::said::Said;
+use self::windows::WindowTally;
 use super::super::LabelId;
+use super::action::Action;
 use super::application::Application;
 use super::encode::Opened;
 use super::outlook::{ENDS, Ends, size_class};
-use super::steps::window_quantised;
 use super::vocab::{PORTS, Proto};
 
 /// Ports without a token of their own that are kept by label and protocol; where there are more, any will do.
 const PORTS_MAX: usize = 64;
 /// Flows to a service, at least, that have to begin as one application for all to do so.
 const BEGUN_MIN: usize = 3;
-/// How often a window has to be met to be kept, and how many are by label.
-const WINDOW_MIN: u32 = 3;
-const WINDOWS_MAX: usize = 64;
 /// First of the ports that are drawn when rendered.
 pub(super) const EPHEMERAL: u16 = 32_768;
 /// How services are called whose port is no matter.
@@ -43,29 +48,28 @@ pub struct Label {
     /// this one that is meant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<u16>,
+    /// The options of TCP, by kind of segment; nothing is known of kinds that are not there.
+    #[serde(default, skip_serializing_if = "Layouts::is_empty")]
+    pub layouts: Layouts,
+    /// Longest time between two packets of a sample, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_gap_ns: Option<u64>,
 }
 
-/// How often windows were met.
+/// What is counted of the packets of one label.
 #[derive(Debug, Default)]
-pub(super) struct WindowTally(BTreeMap<u16, u32>);
+pub(super) struct Tally {
+    windows: WindowTally,
+    layouts: Layouts,
+    longest_gap_ns: u64,
+}
 
-impl WindowTally {
-    /// Counts one.
-    pub(super) fn count(&mut self, window: u16) {
-        *self.0.entry(window).or_default() += 1;
-    }
-
-    /// The most frequent one of each class and byte, as long as it was met more than a few times and its tokens do not say it by themselves.
-    fn frequent(&self) -> Vec<u16> {
-        let mut best: BTreeMap<u16, (u32, u16)> = BTreeMap::new();
-        for (&window, &times) in &self.0 {
-            let most = best.entry(window_quantised(window)).or_default();
-            *most = (times, window).max(*most);
-        }
-        let mut ret: Vec<(u32, u16)> = best.into_values().filter(|(times, _)| *times >= WINDOW_MIN).collect();
-        ret.sort_unstable_by(|a, b| b.cmp(a));
-        let inexact = ret.into_iter().map(|(_, window)| window).filter(|window| window_quantised(*window) != *window);
-        inexact.take(WINDOWS_MAX).collect()
+impl Tally {
+    /// Counts a packet: what was decided of it, and the window as it was captured.
+    pub(super) fn count(&mut self, action: &Action, window: Option<u16>) {
+        self.longest_gap_ns = self.longest_gap_ns.max(u64::try_from(action.gap_ns).unwrap_or(0));
+        action.tcp.iter().for_each(|segment| self.layouts.see(segment));
+        window.into_iter().for_each(|window| self.windows.count(window));
     }
 }
 
@@ -78,6 +82,9 @@ pub struct Service {
     pub application: Option<Application>,
     /// By how they end (`fin`, `rst`, `open`): packets of the shortest and of the longest.
     pub packets: BTreeMap<String, [u32; 2]>,
+    /// What the opener and the responder of a TCP connection say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<[Said; 2]>,
 }
 
 impl Service {
@@ -86,10 +93,16 @@ impl Service {
         *range = [range[0].min(packets[0]), range[1].max(packets[1])];
     }
 
+    fn hear(&mut self, said: [Said; 2]) {
+        let all = self.said.get_or_insert_default();
+        all.iter_mut().zip(&said).for_each(|(all, said)| all.merge(said));
+    }
+
     /// Takes other flows to the same service into account.
     fn merge(&mut self, other: &Self) {
         self.application = self.application.filter(|application| other.application == Some(*application));
         other.packets.iter().for_each(|(ends, packets)| self.record(ends, *packets));
+        other.said.into_iter().for_each(|said| self.hear(said));
     }
 }
 
@@ -103,8 +116,8 @@ impl Label {
     }
 
     /// Takes the flows of samples into account.
-    pub(super) fn of_samples<'a>(samples: impl IntoIterator<Item = &'a [Opened]>, windows: &WindowTally) -> Self {
-        let mut ret = Self { windows: windows.frequent(), ..Self::default() };
+    pub(super) fn of_samples<'a>(samples: impl IntoIterator<Item = &'a [Opened]>, tally: Tally) -> Self {
+        let mut ret = Self { windows: tally.windows.frequent(), layouts: tally.layouts, ..Self::default() };
         let mut begun: BTreeMap<String, Vec<Option<Application>>> = BTreeMap::new();
         for sample in samples {
             ret.flows = ret.flows.max(sample.len() as u32);
@@ -113,9 +126,14 @@ impl Label {
                 let key = Self::key(flow.proto, &port);
                 begun.entry(key.clone()).or_default().extend(flow.begun);
                 let (ends, packets) = (flow.seen.outlook().ends.name(), flow.seen.packets());
-                ret.services.entry(key).or_default().record(ends, [packets; 2]);
+                let service = ret.services.entry(key).or_default();
+                service.record(ends, [packets; 2]);
+                if flow.proto == Proto::Tcp {
+                    service.hear(flow.seen.said());
+                }
             }
         }
+        ret.longest_gap_ns = Some(tally.longest_gap_ns).filter(|_| ret.flows > 0);
         for (key, applications) in begun {
             let is_one = applications.len() >= BEGUN_MIN && applications.iter().all(|one| *one == applications[0]);
             if let Some(service) = ret.services.get_mut(&key).filter(|_| is_one) {
@@ -127,7 +145,7 @@ impl Label {
     }
 
     /// Takes what was seen elsewhere into account.
-    fn merge(&mut self, other: &Self) {
+    pub(super) fn merge(&mut self, other: &Self) {
         self.flows = self.flows.max(other.flows);
         for (key, service) in &other.services {
             match self.services.get_mut(key) {
@@ -135,12 +153,9 @@ impl Label {
                 None => _ = self.services.insert(key.clone(), service.clone()),
             }
         }
-        for &window in &other.windows {
-            let quantised = window_quantised(window);
-            if self.windows.len() < WINDOWS_MAX && self.windows.iter().all(|own| window_quantised(*own) != quantised) {
-                self.windows.push(window);
-            }
-        }
+        windows::add(&mut self.windows, &other.windows);
+        self.layouts.merge(&other.layouts);
+        self.longest_gap_ns = self.longest_gap_ns.max(other.longest_gap_ns);
         self.forget_rare_ports();
     }
 
@@ -199,8 +214,12 @@ impl Label {
 
     /// The window that is meant by one whose tokens stand for several.
     pub(super) fn window(&self, quantised: u16) -> u16 {
-        let meant = self.windows.iter().find(|window| window_quantised(**window) == quantised);
-        meant.copied().unwrap_or(quantised)
+        windows::meant(&self.windows, quantised)
+    }
+
+    /// What a side of a connection to a port of TCP (`None` is an ephemeral one) says, 0 the opener.
+    pub(super) fn said(&self, port: Option<u16>, side: usize) -> Option<Said> {
+        Some(self.service(Proto::Tcp, port)?.said?[side])
     }
 
     /// Classes of how many packets flows to a port had that ended so; `None` where none did.
@@ -241,7 +260,7 @@ pub(super) fn checked(label: &Label) -> Result<(), String> {
         Some(("tcp" | "udp", port)) => port == ANY_PORT || port == EPHEMERAL_PORT || port.parse::<u16>().is_ok(),
         _ => name == "icmp",
     };
-    for (service, Service { packets, .. }) in &label.services {
+    for (service, Service { packets, said, .. }) in &label.services {
         if !is_service(service) {
             return Err(format!("{service} is no service"));
         }
@@ -252,6 +271,9 @@ pub(super) fn checked(label: &Label) -> Result<(), String> {
         }
         if packets.is_empty() {
             return Err(format!("{service} has no flow"));
+        }
+        if !said.iter().flatten().all(Said::can_be) {
+            return Err(format!("{service}: {said:?}"));
         }
     }
     Ok(())
@@ -296,21 +318,6 @@ mod tests {
         assert_eq!(checked(&label), Ok(()));
         record(&mut label, Proto::Icmp, "", "closed", [1, 1]);
         assert!(checked(&label).is_err());
-    }
-
-    #[test]
-    fn the_usual_window_is_meant() {
-        let mut tally = WindowTally::default();
-        for (window, times) in [(65_160, 5), (65_155, 2), (64_240, 9), (501, 9), (33_001, 3), (40_001, 2)] {
-            (0..times).for_each(|_| tally.count(window));
-        }
-        let label = Label::of_samples([], &tally);
-        assert_eq!(label.windows, [65_160, 33_001]);
-        let meant = [65_160, 65_155, 64_240, 501, 33_001, 40_001].map(|window| label.window(window_quantised(window)));
-        assert_eq!(meant, [65_160, 65_160, 64_240, 501, 33_001, window_quantised(40_001)]);
-        let mut other = Label { windows: vec![65_159], ..Label::default() };
-        other.merge(&label);
-        assert_eq!(other.windows, [65_159, 33_001]);
     }
 
     #[test]

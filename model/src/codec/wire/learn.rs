@@ -5,8 +5,7 @@ use rand::seq::SliceRandom;
 
 use super::super::LabelId;
 use super::encode::Opened;
-use super::habits::WindowTally;
-use super::talk::{Departures, Talks, Tally};
+use super::talk::{self, Departures, Talks};
 use super::{WireCodec, exchange, habits};
 use crate::flow::Session;
 use crate::packet::Packet;
@@ -53,18 +52,18 @@ impl WireCodec {
 
     /// The ports at which flows of each label begin otherwise than the port promises: more than a few of them, as one may have been cut.
     pub(super) fn learn_departures(&self, samples: &[(LabelId, Session)]) -> Departures {
-        let mut tallies = vec![Tally::new(); self.labels.len()];
+        let mut tallies = vec![talk::Tally::new(); self.labels.len()];
         for (label, session) in samples {
             let Some(tally) = tallies.get_mut(usize::from(label.0)) else { continue };
             self.count_openings(session, tally);
         }
         let departs = |[flows, departed]: [u64; 2]| departed >= DEPARTURES_MIN && departed * DEPARTURE_SHARE > flows;
-        let ports = |tally: Tally| tally.into_iter().filter(|(_, n)| departs(*n)).map(|(port, _)| port).collect();
+        let ports = |tally: talk::Tally| tally.into_iter().filter(|(_, n)| departs(*n)).map(|(port, _)| port).collect();
         Departures::new(tallies.into_iter().map(ports).collect())
     }
 
     /// Counts how the flows of a session begin, towards ports that promise an application, and messages over UDP.
-    fn count_openings(&self, session: &Session, ret: &mut Tally) {
+    fn count_openings(&self, session: &Session, ret: &mut talk::Tally) {
         let (mut encoder, mut walk, mut talks) = (self.encoder(), self.blank.clone(), Talks::default());
         let mut tokens = Vec::new();
         for packet in session.packets.iter().take(OPENING_PACKETS_MAX) {
@@ -86,24 +85,29 @@ impl WireCodec {
     pub(super) fn learn_habits(&self, samples: &[(LabelId, Session)]) -> Vec<habits::Label> {
         let of_label = |label| {
             let own = samples.iter().filter(|sample| usize::from(sample.0.0) == label);
-            let mut windows = WindowTally::default();
-            let opened: Vec<_> = own.map(|sample| self.opened(&sample.1, &mut windows)).collect();
-            habits::Label::of_samples(opened.iter().map(Vec::as_slice), &windows)
+            let mut tally = habits::Tally::default();
+            let opened: Vec<_> = own.map(|sample| self.opened(&sample.1, &mut tally)).collect();
+            habits::Label::of_samples(opened.iter().map(Vec::as_slice), tally)
         };
         (0..self.labels.len()).map(of_label).collect()
     }
 
-    /// The flows of a session, and what they begin as; counts their windows.
-    fn opened(&self, session: &Session, windows: &mut WindowTally) -> Vec<Opened> {
+    /// The flows of a session, and what they begin as; counts its packets.
+    fn opened(&self, session: &Session, tally: &mut habits::Tally) -> Vec<Opened> {
         let (mut encoder, mut walk, mut talks) = (self.encoder(), self.blank.clone(), Talks::default());
         let mut tokens = Vec::new();
         for (i, packet) in session.packets.iter().enumerate() {
             tokens.clear();
-            if let Ok(Frame { transport: Transport::Tcp(tcp), .. }) = parse(&packet.packet) {
-                windows.count(tcp.window);
-            }
             // What has no structure belongs to no flow.
-            if encoder.packet(&packet.packet, &mut tokens).is_err() || i >= OPENING_PACKETS_MAX {
+            if encoder.packet(&packet.packet, &mut tokens).is_err() {
+                continue;
+            }
+            let window = match parse(&packet.packet) {
+                Ok(Frame { transport: Transport::Tcp(tcp), .. }) => Some(tcp.window),
+                _ => None,
+            };
+            tally.count(encoder.action(), window);
+            if i >= OPENING_PACKETS_MAX {
                 continue;
             }
             for token in &tokens {
@@ -117,7 +121,7 @@ impl WireCodec {
 }
 
 /// Counts a datagram that has to be a message of its port's protocol, if it was captured whole.
-fn count_message(packet: &Packet, ret: &mut Tally) {
+fn count_message(packet: &Packet, ret: &mut talk::Tally) {
     let Ok(frame) = parse(packet) else { return };
     let Transport::Udp { src_port, dst_port } = frame.transport else { return };
     if frame.payload.len() == frame.payload_len

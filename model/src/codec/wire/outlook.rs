@@ -3,6 +3,7 @@
 //! So what a network has to carry through a whole flow stands at one place, and the grammar can hold it to that.
 
 use super::action::Action;
+use super::habits::said::Said;
 use super::side::{FIN, RST};
 
 /// How a flow ends in its sample.
@@ -78,6 +79,7 @@ fn size_least(size: u8) -> u32 {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Seen {
     packets: u32,
+    said: [Said; 2],
     fins: [bool; 2],
     is_reset: bool,
 }
@@ -86,6 +88,7 @@ impl Seen {
     /// Takes a packet of the flow into account.
     pub(super) fn see(&mut self, action: &Action) {
         self.packets = self.packets.saturating_add(1);
+        self.said[usize::from(!action.from_orig)].see(action);
         let flags = action.tcp.as_ref().map_or(0, |segment| segment.flags);
         self.fins[usize::from(!action.from_orig)] |= flags & FIN != 0;
         self.is_reset |= flags & RST != 0 && self.fins != [true; 2];
@@ -94,6 +97,11 @@ impl Seen {
     /// Packets so far.
     pub(super) fn packets(self) -> u32 {
         self.packets
+    }
+
+    /// What the opener and the responder of a TCP connection have said.
+    pub(super) fn said(self) -> [Said; 2] {
+        self.said
     }
 
     /// What could have been told of it.

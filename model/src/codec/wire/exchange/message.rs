@@ -35,6 +35,8 @@ pub(in super::super) enum Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Protocol {
     Dns(Dialect),
+    /// Over TCP, each message behind its length.
+    DnsOverTcp,
     Coap,
     Dhcp,
     NetBios,
@@ -57,6 +59,11 @@ impl Protocol {
         }
     }
 
+    /// The rules that hold in connections of TCP to a port.
+    pub(super) fn over_tcp(port: u16) -> Option<Self> {
+        (port == 53).then_some(Self::DnsOverTcp)
+    }
+
     /// Whether an answer repeats what the last message of the other side asked.
     pub(super) fn repeats(self) -> bool {
         !matches!(self, Self::Dns(Dialect::Multicast) | Self::Dhcp | Self::NetBios)
@@ -72,6 +79,7 @@ impl Protocol {
     pub(super) fn message(self, names: Names, is_reply: bool, len: u16, echo: u16) -> Message {
         match self {
             Self::Dns(dialect) => Message::Dns(dns::Message::new(dialect, names, is_reply, len).answering(echo)),
+            Self::DnsOverTcp => Message::Framed(Framed::new(names, is_reply, len, echo)),
             Self::Coap => Message::Coap(coap::Message::new(is_reply, len, echo)),
             Self::Dhcp => Message::Dhcp(dhcp::Message::new(is_reply, len)),
             Self::NetBios => Message::NetBios(netbios::Message::new(len)),
@@ -83,6 +91,9 @@ impl Protocol {
     pub(super) fn lengths(self, is_reply: bool, echo: u16, told: u32, most: u32) -> [(u32, u32); 2] {
         match self {
             Self::Dns(_) => dns::Message::lengths(is_reply, echo, told),
+            Self::DnsOverTcp => {
+                dns::Message::lengths(is_reply, echo, told).map(|(from, to)| (from + FRAME_LEN, to + FRAME_LEN))
+            }
             Self::Coap => coap::Message::lengths(echo, told),
             Self::Dhcp => dhcp::Message::lengths(told, most),
             Self::NetBios => netbios::Message::lengths(is_reply, told),
@@ -97,10 +108,62 @@ impl Protocol {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Message {
     Dns(dns::Message),
+    Framed(Framed),
     Coap(coap::Message),
     Dhcp(dhcp::Message),
     NetBios(netbios::Message),
     Isakmp(isakmp::Message),
+}
+
+/// Bytes of the length before a message of DNS over TCP (RFC 1035, section 4.2.2).
+const FRAME_LEN: u32 = 2;
+
+/// A message of DNS behind its length.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Framed {
+    length: [u8; FRAME_LEN as usize],
+    /// Bytes of the length that were heard.
+    heard: usize,
+    message: dns::Message,
+}
+
+impl Framed {
+    /// One that fills `len` bytes with its length.
+    fn new(names: Names, is_reply: bool, len: u16, echo: u16) -> Self {
+        let len = len.saturating_sub(FRAME_LEN as u16);
+        let message = dns::Message::new(Dialect::Unicast, names, is_reply, len).answering(echo);
+        Self { length: len.to_be_bytes(), heard: 0, message }
+    }
+
+    /// Bytes of the length that are to come.
+    fn length_left(&self) -> usize {
+        self.length.len() - self.heard
+    }
+
+    fn hear(&mut self, sym: Sym, source: Source) -> bool {
+        let Some(byte) = self.length.get(self.heard) else { return self.message.hear(sym, source) };
+        self.heard += 1;
+        sym == Sym::Known(*byte)
+    }
+
+    fn allows(&self, sym: Sym, source: Source) -> bool {
+        match self.length.get(self.heard) {
+            Some(byte) => sym == Sym::Known(*byte),
+            None => self.message.allows(sym, source),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.length_left() == 0 && self.message.is_done()
+    }
+
+    fn free(&self) -> u16 {
+        if self.length_left() > 0 { 0 } else { self.message.free() }
+    }
+
+    fn pass(&mut self, n: u16) {
+        self.message.pass(n);
+    }
 }
 
 /// Calls the same of whichever message it is.
@@ -108,6 +171,7 @@ macro_rules! each {
     ($self:ident, $message:ident => $call:expr) => {
         match $self {
             Message::Dns($message) => $call,
+            Message::Framed($message) => $call,
             Message::Coap($message) => $call,
             Message::Dhcp($message) => $call,
             Message::NetBios($message) => $call,
@@ -145,7 +209,7 @@ impl Message {
     /// Where the question ended that an answer repeats; 0 where there was none.
     pub(super) fn question_end(&self) -> u16 {
         match self {
-            Self::Dns(message) => message.question_end(),
+            Self::Dns(message) | Self::Framed(Framed { message, .. }) => message.question_end(),
             Self::Coap(message) => message.question_end(),
             Self::Isakmp(message) => message.question_end(),
             Self::Dhcp(_) | Self::NetBios(_) => 0,
@@ -155,9 +219,10 @@ impl Message {
     /// In how many tokens the rest of the message can be said at most: a name in text of one byte takes two.
     pub(super) fn tokens_most(&self) -> usize {
         match self {
-            Self::Dns(message) => {
+            Self::Dns(message) | Self::Framed(Framed { message, .. }) => {
                 let (said, repeated) = message.still_to_come();
-                2 * usize::from(said) + usize::from(repeated).div_ceil(RUN_MAX)
+                let length = if let Self::Framed(framed) = self { framed.length_left() } else { 0 };
+                length + 2 * usize::from(said) + usize::from(repeated).div_ceil(RUN_MAX)
             }
             Self::Coap(message) => 2 * usize::from(message.left()),
             Self::Dhcp(message) => message.tokens_most(),
@@ -170,6 +235,8 @@ impl Message {
     pub(super) fn still_to_repeat(&self) -> u16 {
         match self {
             Self::Dns(message) => message.still_to_repeat(),
+            Self::Framed(framed) if framed.length_left() > 0 => 0,
+            Self::Framed(framed) => framed.message.still_to_repeat(),
             Self::Coap(message) => message.still_to_repeat(),
             Self::Isakmp(message) => message.still_to_repeat(),
             Self::Dhcp(_) | Self::NetBios(_) => 0,
@@ -189,7 +256,7 @@ impl Message {
     /// Whether the next byte comes from inside a drawn name: then a token may end here only where another goes on alike.
     pub(super) fn is_inside_name(&self) -> bool {
         match self {
-            Self::Dns(message) => message.is_inside_name(),
+            Self::Dns(message) | Self::Framed(Framed { message, .. }) => message.is_inside_name(),
             Self::Coap(_) | Self::Dhcp(_) | Self::Isakmp(_) => false,
             Self::NetBios(message) => message.is_inside_name(),
         }
@@ -198,7 +265,7 @@ impl Message {
     /// Bytes of a name in text that may come next, at least and at most, where the place decides that.
     pub(super) fn text(&self) -> Option<(u16, u16)> {
         match self {
-            Self::Dns(message) => message.label_of_text().map(|most| (1, most)),
+            Self::Dns(message) | Self::Framed(Framed { message, .. }) => message.label_of_text().map(|most| (1, most)),
             Self::Coap(_) => None,
             Self::Dhcp(message) => message.text().map(|len| (len, len)),
             Self::NetBios(message) => message.text().map(|len| (len, len)),

@@ -1,5 +1,5 @@
 //! Messages over UDP whose form is known: every one that is generated has the form that its header promises, and ends with its
-//! datagram.
+//! datagram. So do those of DNS over TCP, each of which is a segment.
 //!
 //! [`Exchanges`] follows a [`Walk`], token by token, and says which pieces of payload may come in a message. What is asked of the
 //! bytes themselves stands with each protocol: [`dns`](super::dns), [`coap`], [`dhcp`],
@@ -114,7 +114,7 @@ impl Exchanges {
     pub(super) fn follow(&mut self, walk: &Walk, step: Step) {
         let action = walk.action();
         let is_payload = matches!(walk.stage, Stage::Pieces | Stage::Operand(Operand::TextName | Operand::DnsName, _));
-        if action.proto == Proto::Udp && (is_payload || step == Step::Packet) {
+        if action.proto != Proto::Icmp && (is_payload || step == Step::Packet) {
             self.write(walk, action);
         }
         if step == Step::Packet {
@@ -129,6 +129,13 @@ impl Exchanges {
         let Some(open) = action.opens else {
             return Some(self.flows.get(usize::from(action.slot))?.as_ref()?.rules);
         };
+        match action.proto {
+            Proto::Udp => {}
+            Proto::Tcp => {
+                return Some(Rules { protocol: Protocol::over_tcp(open.port?)?, opener_replies: false });
+            }
+            Proto::Icmp => return None,
+        }
         let sport = if let Sport::Number(port) = open.sport { Some(port) } else { None };
         let at = |port: Option<u16>, opener_replies| {
             let port = port.filter(|port| !self.departures.contains(port))?;
@@ -138,10 +145,15 @@ impl Exchanges {
         at(open.port, false).or_else(|| at(sport, true)).or_else(|| at(server, true))
     }
 
-    /// The same of a packet that is UDP, and whether its sender answers.
+    /// The same of a packet that can be a message, and whether its sender answers.
     fn rules_of_sender(&self, action: &Action) -> Option<(Protocol, bool)> {
-        let rules = self.rules(action).filter(|_| action.proto == Proto::Udp)?;
+        let rules = self.rules(action).filter(|_| action.proto == Proto::Udp || action.is_message)?;
         Some((rules.protocol, action.from_orig == rules.opener_replies))
+    }
+
+    /// Whether the packet under way belongs to a connection of TCP whose every segment is a message.
+    pub(super) fn is_framed(&self, walk: &Walk) -> bool {
+        walk.action().proto == Proto::Tcp && self.rules(walk.action()).is_some()
     }
 
     /// Where the question ended that the packet under way answers; 0 where it answers none that is known.
@@ -154,7 +166,10 @@ impl Exchanges {
     /// Takes the pieces that were added last.
     fn write(&mut self, walk: &Walk, action: &Action) {
         if self.draft.is_none() {
-            let Some((protocol, is_reply)) = self.rules_of_sender(action).filter(|_| action.len > 0) else { return };
+            let is_new = action.len_known == 0 && action.tcp.as_ref().is_none_or(|segment| segment.is_next);
+            let Some((protocol, is_reply)) = self.rules_of_sender(action).filter(|_| action.len > 0 && is_new) else {
+                return;
+            };
             let message = Some(protocol.message(self.names, is_reply, action.len, self.echo(action)));
             self.draft = Some(Draft { message, syms: Vec::with_capacity(usize::from(action.len)), pieces: 0 });
         }
@@ -176,9 +191,8 @@ impl Exchanges {
             if self.flows.len() <= slot {
                 self.flows.resize(slot + 1, None);
             }
-            let rules = self.rules(action).filter(|_| action.proto == Proto::Udp);
             self.flows[slot] =
-                rules.map(|rules| Exchange { rules, messages: Default::default(), question_ends: [0; 2] });
+                self.rules(action).map(|rules| Exchange { rules, messages: Default::default(), question_ends: [0; 2] });
         }
         let draft = self.draft.take();
         if let (Some(Some(flow)), Some(mut draft)) = (self.flows.get_mut(slot), draft) {

@@ -8,6 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use super::super::super::{Codec, Render, Token};
 use super::super::WireCodec;
 use super::super::dictionary::Dictionary;
+use super::super::side::{ACK, SYN};
+use super::super::vocab::PORTS;
 use super::*;
 use crate::packet::Timestamp;
 use crate::wire::parse::{Transport, parse};
@@ -371,4 +373,49 @@ fn every_sample_of_chance_decodes_whole() {
         let decoded = codec.decode(&tokens, &mut Render { rng, start: Timestamp::from_parts(1_700_000_000, 0) });
         assert_eq!(decoded.malformed_packets, 0, "seed {seed}: {:?}", codec.vocab.tok(tokens[tokens.len() - 2]));
     }
+}
+
+#[test]
+fn a_segment_of_dns_is_a_message_behind_its_length() {
+    let strings = [&b"\x05local\0"[..], b"\x01\x20\0\x01", b"\0\0"].map(Into::into).to_vec();
+    let codec = WireCodec::new(vec!["dns".into()], Dictionary::new(strings).unwrap(), false, Plan::default()).unwrap();
+    let port = PORTS.binary_search(&53).unwrap() as u8;
+    let mut opening = vec![Tok::GapE(0), Tok::Open(Proto::Tcp, false), Tok::Port(port), Tok::SportEph, Tok::HostNew];
+    for (flags, next) in [(SYN, Some(false)), (SYN | ACK, Some(true)), (ACK, None)] {
+        opening.push(Tok::Flags(flags));
+        if next.is_some() {
+            opening.extend([Tok::Win(15), Tok::Byte(0), Tok::OptNone]);
+        }
+        opening.push(Tok::Len0);
+        opening.extend(next.into_iter().flat_map(|from_orig| [Tok::GapE(0), Tok::Flow(0, from_orig)]));
+    }
+    let is_wanted = |tok| matches!(tok, Tok::Flow(0, _) | Tok::Flags(0x10 | 0x18) | Tok::LenHi(0) | Tok::SeqHole);
+    let (mut queries, mut answers, mut repeats) = (0, 0, 0);
+    for seed in 0..300 {
+        let tokens = testing::sample(&codec, &opening, seed, 2000, (10, is_wanted));
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        let decoded = codec.decode(&tokens, &mut Render { rng, start: Timestamp::from_parts(1_700_000_000, 0) });
+        assert_eq!(decoded.malformed_packets, 0);
+        let mut next = BTreeMap::new();
+        for packet in &decoded.packets {
+            let frame = parse(packet).unwrap();
+            let Transport::Tcp(tcp) = frame.transport else { continue };
+            let (is_query, is_reply) = (tcp.dst_port == 53, tcp.src_port == 53);
+            if is_query == is_reply {
+                continue;
+            }
+            let end = tcp.seq.wrapping_add(frame.payload.len() as u32 + u32::from(tcp.flags & SYN != 0));
+            // What is sent again may be a part.
+            let is_next = next.insert((frame.ip.src, tcp.src_port), end).is_none_or(|before| before == tcp.seq);
+            if frame.payload.is_empty() || !is_next {
+                repeats += usize::from(!is_next);
+                continue;
+            }
+            let (length, message) = frame.payload.split_at_checked(2).expect("it has a length");
+            assert_eq!(usize::from(u16::from_be_bytes([length[0], length[1]])), message.len(), "seed {seed}");
+            assert!(is_message(53, is_reply, message), "seed {seed}: {message:02x?}");
+            *(if is_reply { &mut answers } else { &mut queries }) += 1;
+        }
+    }
+    assert!(queries > 300 && answers > 100 && repeats > 0, "{queries} {answers} {repeats}");
 }

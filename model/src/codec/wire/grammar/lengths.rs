@@ -1,6 +1,7 @@
 //! How long a payload, or a TLS record, may be.
 
 use super::super::application::Application;
+use super::super::habits::said::Said;
 use super::super::side::{FIN, RST, SYN, Side};
 use super::super::vocab::{Proto, Tok};
 use super::super::walk::{Seq, options_len};
@@ -8,10 +9,12 @@ use super::Strict;
 use super::mask::Mask;
 use super::outlook::Urge;
 
-/// Ranges of payload lengths; at most three.
-pub(super) type Lengths = [(u32, u32); 2];
+/// Ranges of payload lengths.
+pub(super) type Lengths = [(u32, u32); 3];
 /// No length.
 const NONE: (u32, u32) = (1, 0);
+/// No payload.
+const SILENCE: Lengths = [(0, 0), NONE, NONE];
 /// Longest TLS record (RFC 8446, section 5.2).
 const RECORD_MAX: u32 = 16_640;
 
@@ -47,15 +50,17 @@ impl Strict {
         match c.action.proto {
             Proto::Udp => {
                 let most = self.mtu - ip - 8;
-                // A message is said to its end, in at most two tokens a byte.
-                let told = (tokens_left.saturating_sub(4) / 2).min(most as usize) as u32;
-                self.exchanges.lengths(&self.walk, told, most).unwrap_or([(0, most), NONE])
+                match self.messages(tokens_left, most) {
+                    Some([one, more]) => [one, more, NONE],
+                    None => [(0, most), NONE, NONE],
+                }
             }
             Proto::Icmp => {
                 let is_error = !matches!((c.action.v6, c.action.icmp[0]), (false, 0 | 8) | (true, 128 | 129));
                 let quoted = if c.action.v6 { 48 } else { 28 };
                 [
                     (if is_error { 4 + quoted } else { 4 }, self.mtu.min(if is_error { 576 } else { 1500 }) - ip - 4),
+                    NONE,
                     NONE,
                 ]
             }
@@ -66,41 +71,98 @@ impl Strict {
                 };
                 let most = self.mtu - ip - 20 - options.next_multiple_of(4) as u32;
                 let side = self.walk.sides().0;
+                let next = side.next_for(c.flags);
+                let longest = self.said().map_or(u32::MAX, |said| u32::from(said.longest));
                 let room = match c.seq {
-                    Seq::Next => self.room(side.next_for(c.flags)),
+                    Seq::Next => self.room(next).min(longest),
                     Seq::Keep => 1,
                     // These have a byte at least; a prompt may be in the wrong already.
-                    Seq::Hole(n) => self.room(side.next_for(c.flags) + i64::from(n)).max(1),
-                    Seq::Re(at) => self.room(at).max(1),
+                    Seq::Hole(n) => self.room(next + i64::from(n)).min(longest).max(1),
+                    Seq::Re(at) => self.room(at).min(longest).max(1),
                 };
-                if self.talks.must_wait(&self.walk) {
-                    return [(0, 0), NONE];
+                if self.talks.must_wait(&self.walk) || c.seq == Seq::Next && self.awaits_hello() {
+                    return SILENCE;
                 }
-                match (tcp_lengths(side, c.flags, c.seq, most.min(room)), self.talks.begins_as(&self.walk)) {
-                    (lengths, Some(application)) if c.seq == Seq::Next => {
-                        first_lengths(&lengths, application, c.flags, usize::from(!c.action.from_orig))
+                let lengths = tcp_lengths(side, c.flags, c.seq, most.min(room));
+                let is_first = c.seq == Seq::Next && side.len_max == 0;
+                // Where the plan's MTU is smaller than that of the captures, any will do.
+                let can_be = |first: &[u16; 2]| is_first && u32::from(first[0]) <= most;
+                let first = self.said().map(|said| said.first).filter(can_be);
+                if c.seq == Seq::Next && lengths[0].1 > 0 && self.exchanges.is_framed(&self.walk) {
+                    let [one, more] = self.messages(tokens_left, lengths[0].1).unwrap_or([NONE; 2]);
+                    let messages = [(0, 0), one, more].map(|(from, to)| (from, to.min(lengths[0].1)));
+                    let usual = within(messages, first);
+                    return if usual == SILENCE { messages } else { usual };
+                }
+                match self.talks.begins_as(&self.walk).filter(|_| c.seq == Seq::Next) {
+                    Some(application) => {
+                        within(first_lengths(&lengths, application, c.flags, usize::from(!c.action.from_orig)), first)
                     }
-                    // Who has to close says the record that is under way to its end first.
-                    ([(0, most), _], None) if most > 0 && side.framed && self.urge(tokens_left) > Urge::None => {
-                        [(most, most), NONE]
-                    }
-                    (lengths, _) => lengths,
+                    None => match lengths {
+                        // Who has to close says the record that is under way to its end first.
+                        [(0, most), ..] if most > 0 && side.framed && self.urge(tokens_left) > Urge::None => {
+                            [(most, most), NONE, NONE]
+                        }
+                        lengths => within(lengths, first),
+                    },
                 }
             }
         }
     }
 
-    /// Bytes that the sender may send from `at` on: what the other side has a window for (RFC 9293, section 3.8.6), where that is
-    /// known.
-    pub(super) fn room(&self, at: i64) -> u32 {
-        self.walk.sides().1.edge.map_or(0xffff, |edge| (edge - at).clamp(0, 0xffff) as u32)
+    /// Lengths of the message under way, if it has to be one: it is said to its end, in at most two tokens a byte.
+    fn messages(&self, tokens_left: usize, most: u32) -> Option<[(u32, u32); 2]> {
+        let told = (tokens_left.saturating_sub(4) / 2).min(most as usize) as u32;
+        self.exchanges.lengths(&self.walk, told, most)
     }
 
-    /// Lengths of a TLS record that begins here: it ends with the segment, leaves room for another, or goes on.
-    pub(super) fn records(&self) -> [(u32, u32); 2] {
-        let after = u32::from(self.walk.current.left) - 5;
-        [if after > 6 { (1, after - 6) } else { NONE }, (after, RECORD_MAX)]
+    /// Whether the sender is a client of TLS whose hello has not been answered, as the servers of its label do.
+    fn awaits_hello(&self) -> bool {
+        let (side, peer) = self.walk.sides();
+        let has_asked = self.walk.current.action.from_orig && side.framed && side.len_max > 0 && side.record_left == 0;
+        let server = || self.habits.as_ref()?.said(self.slot()?.port, 1);
+        has_asked && peer.len_max == 0 && server().is_some_and(|said| said.longest > 0)
     }
+
+    /// What the sender of the packet under way says in all, as far as it was seen of its label.
+    pub(super) fn said(&self) -> Option<Said> {
+        let port = self.slot()?.port;
+        self.habits.as_ref()?.said(port, usize::from(!self.walk.current.action.from_orig))
+    }
+
+    /// Bytes that a stream may have from `at` on: those that were seen of its label.
+    fn told(&self, at: i64) -> u32 {
+        self.said().map_or(u32::MAX, |said| u32::try_from((said.bytes as i64 + 1 - at).max(0)).unwrap_or(u32::MAX))
+    }
+
+    /// Bytes that the sender may send from `at` on: what the other side has a window for (RFC 9293, section 3.8.6), where that is
+    /// known, and as far as was seen of its label.
+    pub(super) fn room(&self, at: i64) -> u32 {
+        let window = self.walk.sides().1.edge.map_or(0xffff, |edge| (edge - at).clamp(0, 0xffff) as u32);
+        window.min(self.told(at))
+    }
+
+    /// Lengths of a TLS record that begins here: it ends with the segment, leaves room for another, or goes on, as far as that
+    /// goes with what was told of the flow and seen of its label.
+    pub(super) fn records(&self) -> [(u32, u32); 2] {
+        let c = &self.walk.current;
+        let after = u32::from(c.left) - 5;
+        let end = c.action.stream_at + i64::from(c.action.len);
+        let on = self.told(end).min(self.packets_to_close().saturating_mul(self.mtu));
+        [if after > 6 { (1, after - 6) } else { NONE }, (after, RECORD_MAX.min(after.saturating_add(on)))]
+    }
+}
+
+/// Those of `lengths` that lie in a range, and 0 where that is one of them; all of them where none would be left.
+fn within(lengths: Lengths, range: Option<[u16; 2]>) -> Lengths {
+    let Some([least, most]) = range else { return lengths };
+    let silence = holds(&lengths, 0).then_some((0, 0));
+    let said = lengths.into_iter().map(|(from, to)| (from.max(least.into()).max(1), to.min(most.into())));
+    let mut ret = [NONE; 3];
+    ret.iter_mut()
+        .zip(silence.into_iter().chain(said.filter(|(from, to)| from <= to)))
+        .for_each(|(to, from)| *to = from);
+    if ret[0] == NONE { lengths } else { ret }
 }
 
 /// Those of `lengths` that a side's first segment with payload has.
@@ -109,32 +171,31 @@ fn first_lengths(lengths: &Lengths, application: Application, flags: u8, side: u
     // Records go on in other segments.
     let is_last = application == Application::Tls && flags & FIN != 0;
     let said = if is_last { NONE } else { (lengths[0].0.max(least), lengths[0].1.min(most)) };
-    [if holds(lengths, 0) { (0, 0) } else { NONE }, said]
+    [if holds(lengths, 0) { (0, 0) } else { NONE }, said, NONE]
 }
 
 /// Payload lengths of a segment, up to `most`.
 fn tcp_lengths(side: &Side, flags: u8, seq: Seq, most: u32) -> Lengths {
-    let nothing = [(0, 0), NONE];
     if flags & (SYN | RST) != 0 {
-        return nothing;
+        return SILENCE;
     }
     let framed = |left: u32, least: u32| {
         // A record header is not cut by a segment's end.
-        [(least, left.min(most)), (left + 6, most)]
+        [(least, left.min(most)), (left + 6, most), NONE]
     };
     match seq {
-        Seq::Keep => [(0, 1), NONE],
-        Seq::Re(at) if Some(at) == side.fin => nothing,
+        Seq::Keep => [(0, 1), NONE, NONE],
+        Seq::Re(at) if Some(at) == side.fin => SILENCE,
         Seq::Re(at) => {
             // What was left out is sent from where it begins, and not behind bytes that are repeated.
             let end = side.holes.iter().map(|hole| hole.0).find(|begin| *begin > at).unwrap_or(side.data_end());
-            [(1, most.min((end - at).clamp(1, 0xffff) as u32)), NONE]
+            [(1, most.min((end - at).clamp(1, 0xffff) as u32)), NONE, NONE]
         }
-        Seq::Hole(_) if !side.framed => [(1, most), NONE],
+        Seq::Hole(_) if !side.framed => [(1, most), NONE, NONE],
         Seq::Hole(n) => framed(u32::from(side.record_left.saturating_sub(n)), 1),
-        Seq::Next if side.fin.is_some() => nothing,
-        Seq::Next if !side.framed => [(0, most), NONE],
-        Seq::Next if flags & FIN != 0 => nothing,
+        Seq::Next if side.fin.is_some() => SILENCE,
+        Seq::Next if !side.framed => [(0, most), NONE, NONE],
+        Seq::Next if flags & FIN != 0 => SILENCE,
         Seq::Next => framed(u32::from(side.record_left), 0),
     }
 }

@@ -19,6 +19,7 @@ use super::habits::{self, Habits};
 use super::handshake::Handshakes;
 use super::http::{self, Heads};
 use super::side::MESSAGE_MAX;
+use super::steps::gap_parts;
 use super::talk::{Departures, Talks};
 use super::vocab::{HOSTS, PORTS, Proto, SLOTS, Tok};
 use super::walk::{Operand, Slot, Stage, Walk, rank};
@@ -137,7 +138,7 @@ impl Strict {
                 let goes_on =
                     tokens_left >= PACKET_TOKENS && (self.may_open() || self.senders(tokens_left).next().is_some());
                 if goes_on {
-                    m.run(Tok::GapE(0), usize::from(GAP_BITS) + 1);
+                    m.run(Tok::GapE(0), usize::from(self.longest_gap().0) + 1);
                 }
                 if !goes_on || self.may_end() {
                     m.allow(Tok::End);
@@ -145,7 +146,11 @@ impl Strict {
             }
             Stage::Skip | Stage::Bytes(..) | Stage::GapExponent => m.allow(Tok::End),
             Stage::Done => m.allow(Tok::End),
-            Stage::Mantissa => m.run(Tok::GapM(0), 64),
+            Stage::Mantissa => {
+                let (exponent, mantissa) = self.longest_gap();
+                let is_longest = c.action.gap_ns == i64::from(exponent);
+                m.run(Tok::GapM(0), if is_longest { usize::from(mantissa) + 1 } else { 64 });
+            }
             Stage::Who => {
                 for (slot, from_orig) in self.senders(tokens_left) {
                     m.allow(Tok::Flow(slot, from_orig));
@@ -216,6 +221,12 @@ impl Strict {
                 }
             }
         }
+    }
+
+    /// Exponent and mantissa of the longest gap between two packets.
+    fn longest_gap(&self) -> (u8, u8) {
+        let seen = self.habits.as_ref().and_then(|habits| habits.longest_gap_ns);
+        seen.map_or((GAP_BITS, 63), gap_parts).min((GAP_BITS, 63))
     }
 
     /// Flows that may go on, and from which side.

@@ -59,8 +59,16 @@ impl Strict {
         self.slot().map_or(Urge::None, |slot| self.urge_of(slot, tokens_left))
     }
 
+    /// Packets that the flow of the packet under way may have before it has to close.
+    pub(super) fn packets_to_close(&self) -> u32 {
+        let told = self.slot().and_then(|slot| Some((slot, slot.outlook?)));
+        told.filter(|(_, outlook)| outlook.ends == Ends::Fin).map_or(u32::MAX, |(slot, outlook)| {
+            self.most(outlook).saturating_sub(slot.packets.saturating_add(CLOSING_PACKETS))
+        })
+    }
+
     /// The flow of the packet under way, unless that opens it.
-    fn slot(&self) -> Option<&Slot> {
+    pub(super) fn slot(&self) -> Option<&Slot> {
         let action = &self.walk.current.action;
         self.walk.slots.get(usize::from(action.slot)).filter(|_| action.opens.is_none())
     }

@@ -1,6 +1,7 @@
 //! The TCP header: what a correct sender may say next (RFC 9293).
 
 use super::super::action::Opt;
+use super::super::habits::layouts::Kind;
 use super::super::side::{ACK, FIN, PSH, RST, SYN};
 use super::super::vocab::{BOUNDS, Tok, WINDOWS};
 use super::super::walk::{OPTIONS_MAX, Seq, Slot, options_len, rank};
@@ -44,10 +45,58 @@ impl Strict {
         if at <= rank::WINDOW && !closing {
             m.run(Tok::Win(0), WINDOWS);
         }
+        let known = self.known_options();
         if at <= rank::OPTIONS && !closing {
-            self.options(m);
+            self.options(known.as_deref(), m);
         }
-        self.length(tokens_left, m);
+        if at > rank::OPTIONS || closing || self.may_be_all_options(known.as_deref()) {
+            self.length(tokens_left, m);
+        }
+    }
+
+    /// What may stand behind the options that were said, by what was seen of the label and what this sender may say; `None` where
+    /// anything may. What goes without saying is not among it.
+    fn known_options(&self) -> Option<Vec<&[Kind]>> {
+        let c = &self.walk.current;
+        let said = c.options.as_deref().unwrap_or_default();
+        let layouts = self.habits.as_ref()?.layouts.of(c.flags)?.iter();
+        let is_right = |rest: &&[Kind]| rest.iter().all(|kind| self.may_have(*kind));
+        let others = layouts.filter(|layout| !layout.is_of(self.walk.default_options()));
+        Some(others.filter_map(|layout| layout.after(said)).filter(is_right).collect())
+    }
+
+    /// Whether what was said of the options may be all: as seen of the label, or nothing that was seen can be said.
+    fn may_be_all_options(&self, known: Option<&[&[Kind]]>) -> bool {
+        let Some(known) = known else { return true };
+        let usual = || {
+            let layouts = self.habits.as_ref().and_then(|habits| habits.layouts.of(self.walk.current.flags));
+            layouts.is_some_and(|layouts| layouts.iter().any(|layout| layout.is_of(self.walk.default_options())))
+        };
+        known.is_empty()
+            || if self.walk.current.options.is_none() { usual() } else { known.iter().any(|rest| rest.is_empty()) }
+    }
+
+    /// Whether this sender may have an option of that kind.
+    fn may_have(&self, kind: Kind) -> bool {
+        let flags = self.walk.current.flags;
+        let (side, peer) = self.walk.sides();
+        let is_syn = flags & SYN != 0;
+        // An answer has only what was offered (RFC 7323, section 1.3; RFC 2018, section 2).
+        let is_answer = is_syn && flags & ACK != 0;
+        match kind {
+            Kind::Nop | Kind::Eol => true,
+            Kind::Ts if is_syn => !is_answer || peer.ts,
+            Kind::Ts => side.ts && peer.ts,
+            Kind::Mss | Kind::Ws => is_syn,
+            Kind::SackOk => is_syn && (!is_answer || peer.sack),
+            Kind::Sack => !is_syn && flags & ACK != 0 && side.sack && peer.sack && self.sack_blocks() > 0,
+        }
+    }
+
+    /// SACK blocks that this sender has to report: as many as there are behind the first hole; `ack` is at most there.
+    fn sack_blocks(&self) -> u8 {
+        let peer = self.walk.sides().1;
+        peer.sack_blocks(peer.contiguous()).1
     }
 
     /// Phases of a handshake (RFC 9293, section 3.5), for whoever sends the packet under way.
@@ -76,7 +125,9 @@ impl Strict {
                 if side.next > 2 && side.fin.is_none() && side.len_max > 0 {
                     m.allow(Tok::SeqKeep);
                 }
-                let can_skip = if side.framed { side.record_left > 1 } else { self.talks.may_skip(&self.walk) };
+                let begins_so = (side.len_max > 0 || self.said().is_none()) && !self.exchanges.is_framed(&self.walk);
+                let can_skip =
+                    begins_so && if side.framed { side.record_left > 1 } else { self.talks.may_skip(&self.walk) };
                 if side.fin.is_none() && can_skip && side.holes.len() < 4 && self.room(side.next_for(0)) > 1 {
                     m.allow(Tok::SeqHole);
                 }
@@ -129,48 +180,38 @@ impl Strict {
         ret
     }
 
-    fn options(&self, m: &mut Mask<'_>) {
+    fn options(&self, known: Option<&[&[Kind]]>, m: &mut Mask<'_>) {
         let c = &self.walk.current;
-        let (side, peer) = self.walk.sides();
         let said = c.options.as_deref().unwrap_or_default();
         if said.last() == Some(&Opt::Eol) || c.options.as_ref().is_some_and(|o| o.is_empty()) {
             return;
         }
         let room = OPTIONS_MAX - options_len(said);
-        let has = |f: fn(&Opt) -> bool| said.iter().any(f);
-        let is_syn = c.flags & SYN != 0;
-        // An answer has only what was offered (RFC 7323, section 1.3; RFC 2018, section 2).
-        let is_answer = is_syn && c.flags & ACK != 0;
-        if c.options.is_none() {
+        // Whether an option of so many bytes may follow, with what is known to stand behind it.
+        let fits = |kind: Kind, len: usize| {
+            let least = |rest: &[Kind]| rest.iter().map(|kind| kind.least_len()).sum::<usize>();
+            let follows = |rest: &&[Kind]| rest.first() == Some(&kind) && len + least(&rest[1..]) <= room;
+            len <= room && self.may_have(kind) && known.is_none_or(|known| known.iter().any(follows))
+        };
+        let is_new = |kind: Kind| said.iter().all(|option| Kind::of(option) != Some(kind));
+        if c.options.is_none() && known.is_none_or(|known| known.iter().any(|rest| rest.is_empty())) {
             m.allow(Tok::OptNone);
         }
-        if room >= 1 {
+        if fits(Kind::Nop, 1) {
             m.allow(Tok::Nop);
-            if !said.is_empty() {
-                m.allow(Tok::Eol);
+        }
+        if !said.is_empty() && fits(Kind::Eol, 1) {
+            m.allow(Tok::Eol);
+        }
+        let once = [(Kind::Ts, Tok::Ts), (Kind::Mss, Tok::Mss), (Kind::Ws, Tok::Ws), (Kind::SackOk, Tok::SackOk)];
+        for (kind, tok) in once {
+            if is_new(kind) && fits(kind, kind.least_len()) {
+                m.allow(tok);
             }
         }
-        let can_ts = if is_syn { !is_answer || peer.ts } else { side.ts && peer.ts };
-        if room >= 10 && can_ts && !has(|o| *o == Opt::Ts) {
-            m.allow(Tok::Ts);
-        }
-        if is_syn {
-            if room >= 4 && !has(|o| matches!(o, Opt::Mss(_))) {
-                m.allow(Tok::Mss);
-            }
-            if room >= 3 && !has(|o| matches!(o, Opt::Ws(_))) {
-                m.allow(Tok::Ws);
-            }
-            if room >= 2 && !has(|o| *o == Opt::SackOk) && (!is_answer || peer.sack) {
-                m.allow(Tok::SackOk);
-            }
-        } else if c.flags & ACK != 0 && side.sack && peer.sack && !has(|o| matches!(o, Opt::Sack(..))) {
-            // As many blocks as there are behind the first hole; `ack` is at most there.
-            let blocks = peer.sack_blocks(peer.contiguous()).1;
-            for n in 1..=blocks {
-                if room >= 2 + 8 * usize::from(n) {
-                    m.allow(Tok::Sack(n));
-                }
+        if is_new(Kind::Sack) {
+            for n in (1..=self.sack_blocks()).filter(|n| fits(Kind::Sack, 2 + 8 * usize::from(*n))) {
+                m.allow(Tok::Sack(n));
             }
         }
     }

@@ -94,7 +94,8 @@ fn every_flow_of_http_begins_with_a_request_and_its_response() {
             }
         }
         for ((_, src_port, _, dst_port), payload) in first {
-            let text = || String::from_utf8_lossy(&payload).into_owned();
+            let said = || tokens.iter().map(|t| codec.token_text(*t)).collect::<Vec<_>>().join(" ");
+            let text = || format!("{}: {}", String::from_utf8_lossy(&payload), said());
             if dst_port == 80 && src_port != 80 && payload.len() >= 18 {
                 assert!(check_request(&payload), "seed {seed}: {}", text());
                 filled += usize::from(payload.len() > 200);

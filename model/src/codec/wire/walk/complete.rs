@@ -20,6 +20,7 @@ impl Walk {
             let slot = Slot {
                 proto: a.proto,
                 v6: a.v6,
+                port: open.port,
                 to_group: !matches!(open.host, Host::Known(_)),
                 sides: [Side::blank(), Side::blank()],
                 closed: false,

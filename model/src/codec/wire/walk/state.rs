@@ -112,6 +112,8 @@ pub(super) enum AckBy {
 pub(in super::super) struct Slot {
     pub(in super::super) proto: Proto,
     pub v6: bool,
+    /// The responder's port; `None` for an ephemeral one.
+    pub(in super::super) port: Option<u16>,
     /// Whether the responder is a group or a broadcast, which answers nobody.
     pub(in super::super) to_group: bool,
     /// Opener, responder.

@@ -9,6 +9,7 @@ use super::super::super::super::{Codec, CodecSpec, LabelId, Render, Token};
 use super::super::super::WireCodec;
 use super::super::super::habits::{Label, Service};
 use super::super::super::outlook::{Ends, Outlook, Seen, size_class};
+use super::super::super::side::{ACK, SYN};
 use super::super::super::vocab::{Proto, Tok};
 use super::super::super::walk::{Step, Walk};
 use super::*;
@@ -25,13 +26,14 @@ fn codec() -> WireCodec {
     let kinds = |kinds: &[(&str, [u32; 2])]| Service {
         application: None,
         packets: kinds.iter().map(|(ends, n)| ((*ends).to_owned(), *n)).collect(),
+        said: None,
     };
     let services = BTreeMap::from([
         ("tcp/443".to_owned(), kinds(&[("fin", [7, 60]), ("rst", [2, 20])])),
         ("tcp/2222".to_owned(), kinds(&[("fin", [12, 30]), ("open", [1, 9])])),
         ("udp/53".to_owned(), kinds(&[("open", [2, 2])])),
     ]);
-    spec.habits.insert("web".to_owned(), Label { flows: 1, services, windows: Vec::new() });
+    spec.habits.insert("web".to_owned(), Label { flows: 1, services, ..Label::default() });
     WireCodec::from_spec(spec, &bare.tokenizer_json()).unwrap()
 }
 
@@ -67,6 +69,55 @@ fn flow(codec: &WireCodec, tokens: &[Token]) -> (Proto, Outlook, Seen, bool) {
     assert_eq!(walk.slots.len(), 1, "a sample has one flow");
     let slot = &walk.slots[0];
     (slot.proto, slot.outlook.expect("it is told"), seen, slot.closed)
+}
+
+/// The packets of a sample.
+fn rendered(codec: &WireCodec, tokens: &[Token], seed: u64) -> Session {
+    let render = &mut Render { rng: ChaCha8Rng::seed_from_u64(seed), start: Timestamp::from_parts(1_700_000_000, 0) };
+    let packets = codec.decode(tokens, render).packets;
+    let packets = packets.into_iter().map(|packet| SessionPacket { packet, flow: 0, direction: Direction::Orig });
+    Session { flows: Vec::new(), packets: packets.collect() }
+}
+
+/// A codec that has learned from these sessions.
+fn learned(sessions: Vec<Session>) -> WireCodec {
+    let mut ret = WireCodec::fit(vec!["web".into()], 0, false, Plan::default(), &[]).unwrap();
+    ret.learn(&sessions.into_iter().map(|session| (LabelId(0), session)).collect::<Vec<_>>());
+    ret
+}
+
+/// What it has learned of flows.
+fn habits(codec: &WireCodec) -> Label {
+    let CodecSpec::Wire(spec) = codec.spec() else { panic!("wire") };
+    spec.habits["web"].clone()
+}
+
+#[test]
+fn chance_says_and_offers_no_more_than_was_seen() {
+    let codec = codec();
+    let samples = |codec: &WireCodec, seeds: std::ops::Range<u64>| -> Vec<Session> {
+        seeds.map(|seed| rendered(codec, &sample(codec, seed, None).0, seed)).collect()
+    };
+    let (mut spoken, mut options) = (0, 0);
+    for round in 0..12 {
+        let first = round * 100;
+        let known = learned(samples(&codec, first..first + 4));
+        let (known, more) = (habits(&known), habits(&learned(samples(&known, first..first + 20))));
+        let mut both = known.clone();
+        both.merge(&more);
+        assert_eq!(both.longest_gap_ns, known.longest_gap_ns);
+        for flags in [SYN, SYN | ACK, ACK, RST] {
+            let seen = known.layouts.of(flags);
+            assert!(seen.is_none() || both.layouts.of(flags) == seen, "{:?} {:?}", both.layouts, known.layouts);
+            options += seen.map_or(0, <[_]>::len);
+        }
+        for (name, service) in &both.services {
+            assert_eq!(service.said, known.services[name].said, "{name}");
+        }
+        spoken +=
+            more.services.values().flat_map(|service| service.said).flatten().filter(|said| said.bytes > 0).count();
+    }
+    assert!(spoken > 12 && options > 48, "{spoken} {options}");
 }
 
 #[test]
@@ -116,11 +167,7 @@ fn what_a_capture_shows_is_what_is_told() {
     for seed in 0..100 {
         let (tokens, _) = sample(&codec, seed, None);
         let (_, _, seen, _) = flow(&codec, &tokens);
-        let render =
-            &mut Render { rng: ChaCha8Rng::seed_from_u64(seed), start: Timestamp::from_parts(1_700_000_000, 0) };
-        let packets = codec.decode(&tokens, render).packets;
-        let packets = packets.into_iter().map(|packet| SessionPacket { packet, flow: 0, direction: Direction::Orig });
-        let session = Session { flows: Vec::new(), packets: packets.collect() };
+        let session = rendered(&codec, &tokens, seed);
         let mut again = Vec::new();
         codec.encode(LabelId(0), &session, &mut again);
         assert_eq!(flow(&codec, &again).1, seen.outlook());
@@ -133,10 +180,7 @@ fn what_a_capture_shows_is_what_is_told() {
         prompt.clear();
         codec.encode_prompt(LabelId(0), &session, session.packets.len(), &mut prompt);
         assert!(!told(&prompt));
-        let mut learned = WireCodec::fit(vec!["web".into()], 0, false, Plan::default(), &[]).unwrap();
-        learned.learn(&[(LabelId(0), session)]);
-        let CodecSpec::Wire(spec) = learned.spec() else { panic!("wire") };
-        let label = &spec.habits["web"];
+        let label = &habits(&learned(vec![session]));
         let kinds = &label.services.values().next().unwrap().packets;
         assert_eq!((label.flows, label.services.len()), (1, 1));
         assert_eq!(kinds, &BTreeMap::from([(seen.outlook().ends.name().to_owned(), [seen.packets(); 2])]));
