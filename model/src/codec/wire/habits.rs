@@ -20,6 +20,7 @@ use super::action::Action;
 use super::application::Application;
 use super::encode::Opened;
 use super::outlook::{ENDS, Ends, size_class};
+use super::side::SYN;
 use super::vocab::{PORTS, Proto};
 
 /// Ports without a token of their own that are kept by label and protocol; where there are more, any will do.
@@ -54,6 +55,27 @@ pub struct Label {
     /// Longest time between two packets of a sample, in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longest_gap_ns: Option<u64>,
+    /// What the segments of TCP do but follow each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disorder: Option<Disorder>,
+}
+
+/// What else segments do but follow each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disorder {
+    /// Some go back: what was sent is sent again, or the connection is kept alive. A SYN does not count.
+    pub repeats: bool,
+    /// Some leave bytes out, which come later or were lost.
+    pub leaves_out: bool,
+}
+
+impl Disorder {
+    /// What either does.
+    fn merge(&mut self, other: &Self) {
+        self.repeats |= other.repeats;
+        self.leaves_out |= other.leaves_out;
+    }
 }
 
 /// What is counted of the packets of one label.
@@ -62,13 +84,19 @@ pub(super) struct Tally {
     windows: WindowTally,
     layouts: Layouts,
     longest_gap_ns: u64,
+    disorder: Option<Disorder>,
 }
 
 impl Tally {
     /// Counts a packet: what was decided of it, and the window as it was captured.
     pub(super) fn count(&mut self, action: &Action, window: Option<u16>) {
         self.longest_gap_ns = self.longest_gap_ns.max(u64::try_from(action.gap_ns).unwrap_or(0));
-        action.tcp.iter().for_each(|segment| self.layouts.see(segment));
+        if let Some(segment) = &action.tcp {
+            self.layouts.see(segment);
+            let disorder = self.disorder.get_or_insert_default();
+            disorder.leaves_out |= segment.hole > 0;
+            disorder.repeats |= !segment.is_next && segment.hole == 0 && segment.flags & SYN == 0;
+        }
         window.into_iter().for_each(|window| self.windows.count(window));
     }
 }
@@ -117,7 +145,8 @@ impl Label {
 
     /// Takes the flows of samples into account.
     pub(super) fn of_samples<'a>(samples: impl IntoIterator<Item = &'a [Opened]>, tally: Tally) -> Self {
-        let mut ret = Self { windows: tally.windows.frequent(), layouts: tally.layouts, ..Self::default() };
+        let (windows, layouts, disorder) = (tally.windows.frequent(), tally.layouts, tally.disorder);
+        let mut ret = Self { windows, layouts, disorder, ..Self::default() };
         let mut begun: BTreeMap<String, Vec<Option<Application>>> = BTreeMap::new();
         for sample in samples {
             ret.flows = ret.flows.max(sample.len() as u32);
@@ -144,8 +173,14 @@ impl Label {
         ret
     }
 
-    /// Takes what was seen elsewhere into account.
+    /// Whether it was learned by a version that looked at nothing but services, ends, packets and windows.
+    fn is_partial(&self) -> bool {
+        self.flows > 0 && self.longest_gap_ns.is_none()
+    }
+
+    /// Takes what was seen elsewhere into account. What was not looked at in one place is not known.
     pub(super) fn merge(&mut self, other: &Self) {
+        let is_partial = self.is_partial() || other.is_partial();
         self.flows = self.flows.max(other.flows);
         for (key, service) in &other.services {
             match self.services.get_mut(key) {
@@ -156,6 +191,11 @@ impl Label {
         windows::add(&mut self.windows, &other.windows);
         self.layouts.merge(&other.layouts);
         self.longest_gap_ns = self.longest_gap_ns.max(other.longest_gap_ns);
+        other.disorder.iter().for_each(|disorder| self.disorder.get_or_insert_default().merge(disorder));
+        if is_partial {
+            (self.layouts, self.longest_gap_ns, self.disorder) = Default::default();
+            self.services.values_mut().for_each(|service| service.said = None);
+        }
         self.forget_rare_ports();
     }
 
@@ -330,12 +370,21 @@ mod tests {
             label.services.get_mut("tcp/22").unwrap().application = Some(application);
         }
         record(&mut more, Proto::Tcp, "80", "rst", [5, 5]);
+        let said = Said { first: [21, 30], longest: 99, bytes: 400 };
+        (more.longest_gap_ns, more.disorder) = (Some(9), Some(Disorder { repeats: true, leaves_out: false }));
+        more.services.get_mut("tcp/22").unwrap().said = Some([said, Said::default()]);
+        let mut both = Label { flows: 1, longest_gap_ns: Some(5), ..Label::default() };
+        both.merge(&more);
+        assert_eq!((both.longest_gap_ns, both.disorder), (Some(9), more.disorder));
+        assert_eq!((both.said(Some(22), 0), both.said(Some(22), 1)), (Some(said), Some(Said::default())));
         let habits = Habits::new([None, Some(known)]).with(vec![Label::default(), more], 3);
         let label = habits.of(Some(LabelId(1))).unwrap();
         assert_eq!(
             (label.flows, label.services["tcp/22"].packets["fin"], label.services["tcp/80"].packets["rst"]),
             (2, [8, 20], [5, 5])
         );
+        // An older version had not looked.
+        assert_eq!((label.longest_gap_ns, label.disorder, label.said(Some(22), 0)), (None, None, None));
         assert!(
             habits.of(Some(LabelId(0))).is_none() && habits.of(Some(LabelId(2))).is_none() && habits.of(None).is_none()
         );

@@ -144,8 +144,8 @@ impl Encoder<'_> {
             let visible = &visible[..visible.len().min(reach)];
             let (same, peer) = (same.min(visible.len()), peer.min(visible.len()));
             let longest = same.max(peer);
-            // An answer of DNS begins with the number of its question.
-            let is_answer = is_dns && !is_tcp && at == 0 && peer == 2 && same < peer;
+            // An answer of DNS begins with the number of its question, over TCP behind its length.
+            let is_answer = is_dns && at == (if is_tcp { 2 } else { 0 }) && peer == 2 && same < peer;
             let is_run = !is_hello && (longest >= RUN_MIN || longest >= 1 && longest == limit);
             if is_run || is_again || is_answer {
                 self.flush(&mut run);

@@ -92,7 +92,9 @@ impl Protocol {
         match self {
             Self::Dns(_) => dns::Message::lengths(is_reply, echo, told),
             Self::DnsOverTcp => {
-                dns::Message::lengths(is_reply, echo, told).map(|(from, to)| (from + FRAME_LEN, to + FRAME_LEN))
+                // Its own two bytes take two tokens.
+                let lengths = dns::Message::lengths(is_reply, echo, told.saturating_sub(1));
+                lengths.map(|(from, to)| (from + FRAME_LEN, to + FRAME_LEN))
             }
             Self::Coap => coap::Message::lengths(echo, told),
             Self::Dhcp => dhcp::Message::lengths(told, most),

@@ -15,12 +15,15 @@ pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use self::message::Message;
 #[cfg(test)]
 pub(super) use self::message::is_message;
 pub(super) use self::message::{Protocol, Source, Sym, judge};
-use super::action::{Action, Piece, Sport};
+use super::action::{Action, Piece, Segment, Sport};
 use super::dns::message::Names;
+use super::habits;
 use super::side::MESSAGE_MAX;
 use super::vocab::{Proto, RUN_MAX, Tok};
 use super::walk::{Operand, Stage, Step, Walk};
@@ -60,6 +63,7 @@ struct Draft {
 pub(super) struct Exchanges {
     names: Names,
     departures: Vec<u16>,
+    habits: Option<Arc<habits::Label>>,
     /// By slot.
     flows: Vec<Option<Exchange>>,
     draft: Option<Draft>,
@@ -102,12 +106,13 @@ impl Exchanges {
     /// No flow yet, of a codec that keeps names or has them drawn.
     pub(super) fn new(keep_names: bool) -> Self {
         let names = if keep_names { Names::Literal } else { Names::Drawn };
-        Self { names, departures: Vec::new(), flows: Vec::new(), draft: None }
+        Self { names, departures: Vec::new(), habits: None, flows: Vec::new(), draft: None }
     }
 
-    /// From now on the flows that begin are of a label with these departures.
-    pub(super) fn heed(&mut self, departures: &[u16]) {
+    /// From now on the flows that begin are of a label with these departures, which are those of UDP, and habits.
+    pub(super) fn heed(&mut self, departures: &[u16], habits: Option<&Arc<habits::Label>>) {
         self.departures = departures.to_vec();
+        self.habits = habits.cloned();
     }
 
     /// Takes into account what `walk` made of its last token.
@@ -132,7 +137,9 @@ impl Exchanges {
         match action.proto {
             Proto::Udp => {}
             Proto::Tcp => {
-                return Some(Rules { protocol: Protocol::over_tcp(open.port?)?, opener_replies: false });
+                let is_other = |port| self.habits.as_ref().is_some_and(|habits| habits.application(port).is_some());
+                let port = open.port.filter(|port| !is_other(*port))?;
+                return Some(Rules { protocol: Protocol::over_tcp(port)?, opener_replies: false });
             }
             Proto::Icmp => return None,
         }
@@ -151,9 +158,10 @@ impl Exchanges {
         Some((rules.protocol, action.from_orig == rules.opener_replies))
     }
 
-    /// Whether the packet under way belongs to a connection of TCP whose every segment is a message.
+    /// Whether the packet under way belongs to a connection of TCP whose every segment is a message; a prompt may have records of
+    /// TLS at such a port.
     pub(super) fn is_framed(&self, walk: &Walk) -> bool {
-        walk.action().proto == Proto::Tcp && self.rules(walk.action()).is_some()
+        walk.action().proto == Proto::Tcp && !walk.current.framed && self.rules(walk.action()).is_some()
     }
 
     /// Where the question ended that the packet under way answers; 0 where it answers none that is known.
@@ -166,7 +174,8 @@ impl Exchanges {
     /// Takes the pieces that were added last.
     fn write(&mut self, walk: &Walk, action: &Action) {
         if self.draft.is_none() {
-            let is_new = action.len_known == 0 && action.tcp.as_ref().is_none_or(|segment| segment.is_next);
+            let is_next = |segment: &Segment| segment.is_next && action.len_known == 0 && !walk.current.framed;
+            let is_new = action.tcp.as_ref().is_none_or(is_next);
             let Some((protocol, is_reply)) = self.rules_of_sender(action).filter(|_| action.len > 0 && is_new) else {
                 return;
             };

@@ -15,6 +15,8 @@ pub(super) type Lengths = [(u32, u32); 3];
 const NONE: (u32, u32) = (1, 0);
 /// No payload.
 const SILENCE: Lengths = [(0, 0), NONE, NONE];
+/// Longest payload that is said in two tokens, as a first one is.
+const LEN_HI_MAX: u32 = 0x7ff;
 /// Longest TLS record (RFC 8446, section 5.2).
 const RECORD_MAX: u32 = 16_640;
 
@@ -85,8 +87,8 @@ impl Strict {
                 }
                 let lengths = tcp_lengths(side, c.flags, c.seq, most.min(room));
                 let is_first = c.seq == Seq::Next && side.len_max == 0;
-                // Where the plan's MTU is smaller than that of the captures, any will do.
-                let can_be = |first: &[u16; 2]| is_first && u32::from(first[0]) <= most;
+                // Where the plan's MTU is smaller than that of the captures, or segments were merged there, any will do.
+                let can_be = |first: &[u16; 2]| is_first && u32::from(first[0]) <= most.min(LEN_HI_MAX);
                 let first = self.said().map(|said| said.first).filter(can_be);
                 if c.seq == Seq::Next && lengths[0].1 > 0 && self.exchanges.is_framed(&self.walk) {
                     let [one, more] = self.messages(tokens_left, lengths[0].1).unwrap_or([NONE; 2]);
@@ -116,7 +118,7 @@ impl Strict {
         self.exchanges.lengths(&self.walk, told, most)
     }
 
-    /// Whether the sender is a client of TLS whose hello has not been answered, as the servers of its label do.
+    /// Whether the sender is a client of TLS whose hello was not answered yet, where the servers of its label speak.
     fn awaits_hello(&self) -> bool {
         let (side, peer) = self.walk.sides();
         let has_asked = self.walk.current.action.from_orig && side.framed && side.len_max > 0 && side.record_left == 0;
@@ -139,7 +141,8 @@ impl Strict {
     /// known, and as far as was seen of its label.
     pub(super) fn room(&self, at: i64) -> u32 {
         let window = self.walk.sides().1.edge.map_or(0xffff, |edge| (edge - at).clamp(0, 0xffff) as u32);
-        window.min(self.told(at))
+        // A record that was begun may end.
+        window.min(self.told(at).max(self.walk.sides().0.record_left.into()))
     }
 
     /// Lengths of a TLS record that begins here: it ends with the segment, leaves room for another, or goes on, as far as that
@@ -153,7 +156,7 @@ impl Strict {
     }
 }
 
-/// Those of `lengths` that lie in a range, and 0 where that is one of them; all of them where none would be left.
+/// Those of `lengths` that lie in a range, and 0 where that is one of them; all of them where neither is there.
 fn within(lengths: Lengths, range: Option<[u16; 2]>) -> Lengths {
     let Some([least, most]) = range else { return lengths };
     let silence = holds(&lengths, 0).then_some((0, 0));

@@ -116,7 +116,7 @@ impl Strict {
     fn heed(&mut self, label: Option<LabelId>) {
         self.habits = self.all_habits.of(label).cloned();
         self.talks.heed(self.departures.of(label), self.habits.as_ref());
-        self.exchanges.heed(self.departures.of(label));
+        self.exchanges.heed(self.departures.of(label), self.habits.as_ref());
         let plan = self.plans.of(label);
         (self.mtu, self.is_either) = (u32::from(plan.mtu).max(576), plan.ipv6_percent.is_some());
     }

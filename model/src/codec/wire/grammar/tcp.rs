@@ -60,7 +60,9 @@ impl Strict {
         let c = &self.walk.current;
         let said = c.options.as_deref().unwrap_or_default();
         let layouts = self.habits.as_ref()?.layouts.of(c.flags)?.iter();
-        let is_right = |rest: &&[Kind]| rest.iter().all(|kind| self.may_have(*kind));
+        let room = OPTIONS_MAX.saturating_sub(options_len(said));
+        let least = |rest: &[Kind]| rest.iter().map(|kind| kind.least_len()).sum::<usize>();
+        let is_right = |rest: &&[Kind]| least(rest) <= room && rest.iter().all(|kind| self.may_have(*kind));
         let others = layouts.filter(|layout| !layout.is_of(self.walk.default_options()));
         Some(others.filter_map(|layout| layout.after(said)).filter(is_right).collect())
     }
@@ -122,16 +124,21 @@ impl Strict {
                 if closing {
                     return;
                 }
-                if side.next > 2 && side.fin.is_none() && side.len_max > 0 {
+                let seen = self.habits.as_ref().and_then(|habits| habits.disorder);
+                let may_repeat = seen.is_none_or(|seen| seen.repeats);
+                if may_repeat && side.next > 2 && side.fin.is_none() && side.len_max > 0 {
                     m.allow(Tok::SeqKeep);
                 }
-                let begins_so = (side.len_max > 0 || self.said().is_none()) && !self.exchanges.is_framed(&self.walk);
+                // What nobody sends again is never acknowledged.
+                let may_skip = seen.is_none_or(|seen| seen.leaves_out && seen.repeats)
+                    && (side.len_max > 0 || self.said().is_none())
+                    && !self.exchanges.is_framed(&self.walk);
                 let can_skip =
-                    begins_so && if side.framed { side.record_left > 1 } else { self.talks.may_skip(&self.walk) };
+                    may_skip && if side.framed { side.record_left > 1 } else { self.talks.may_skip(&self.walk) };
                 if side.fin.is_none() && can_skip && side.holes.len() < 4 && self.room(side.next_for(0)) > 1 {
                     m.allow(Tok::SeqHole);
                 }
-                for (k, b) in bounds {
+                for (k, b) in bounds.filter(|_| may_repeat) {
                     if b >= 1 && (b < side.data_end() || Some(b) == side.fin) {
                         m.allow(Tok::SeqRe(k));
                     }

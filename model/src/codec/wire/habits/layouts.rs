@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::super::action::{Opt, Segment};
 use super::super::side::{ACK, RST, SYN};
+use super::super::walk::OPTIONS_MAX;
 
-/// Layouts that are kept of each kind of segment.
+/// Layouts that are kept of each kind of segment; where there are more, any will do.
 const LAYOUTS_MAX: usize = 64;
 
 /// A kind of segment.
@@ -94,6 +95,15 @@ impl Kind {
 pub struct Layout(Vec<Kind>);
 
 impl Layout {
+    /// One that can be said: no option but NOP comes twice, nothing stands behind the end, which is not all, and it fits into a
+    /// header.
+    fn new(kinds: Vec<Kind>) -> Option<Self> {
+        let is_new = |(i, kind): (usize, &Kind)| *kind == Kind::Nop || !kinds[..i].contains(kind);
+        let ends = kinds.iter().position(|kind| *kind == Kind::Eol).is_none_or(|at| at > 0 && at + 1 == kinds.len());
+        let len: usize = kinds.iter().map(|kind| kind.least_len()).sum();
+        (kinds.iter().enumerate().all(is_new) && ends && len <= OPTIONS_MAX).then_some(Self(kinds))
+    }
+
     /// Whether these options have it.
     pub(in super::super) fn is_of(&self, options: &[Opt]) -> bool {
         self.after(options).is_some_and(<[Kind]>::is_empty)
@@ -127,7 +137,8 @@ impl TryFrom<String> for Layout {
             let known = KINDS.iter().find(|known| known.1 == name);
             known.map(|known| known.0).ok_or_else(|| format!("{name} is no option of TCP"))
         };
-        text.split(',').filter(|name| !name.is_empty()).map(kind).collect::<Result<_, _>>().map(Self)
+        let kinds = text.split(',').filter(|name| !name.is_empty()).map(kind).collect::<Result<_, _>>()?;
+        Self::new(kinds).ok_or_else(|| format!("{text} are no options of a segment"))
     }
 }
 
@@ -142,15 +153,15 @@ impl Layouts {
         self.0.is_empty()
     }
 
-    /// Those of segments with these flags; `None` where nothing is known of them.
+    /// Those of segments with these flags; `None` where nothing is known of them, or there were too many.
     pub(in super::super) fn of(&self, flags: u8) -> Option<&[Layout]> {
-        self.0.get(&Segments::of(flags)).map(Vec::as_slice)
+        self.0.get(&Segments::of(flags)).map(Vec::as_slice).filter(|layouts| !layouts.is_empty())
     }
 
     /// Takes a segment into account, unless it has options that are not generated.
     pub(super) fn see(&mut self, segment: &Segment) {
-        if let Some(kinds) = segment.options.iter().map(Kind::of).collect() {
-            self.add(Segments::of(segment.flags), Layout(kinds));
+        if let Some(layout) = segment.options.iter().map(Kind::of).collect::<Option<_>>().and_then(Layout::new) {
+            self.add(Segments::of(segment.flags), layout);
         }
     }
 
@@ -158,13 +169,21 @@ impl Layouts {
     pub(super) fn merge(&mut self, other: &Self) {
         for (segments, layouts) in &other.0 {
             layouts.iter().for_each(|layout| self.add(*segments, layout.clone()));
+            if layouts.is_empty() {
+                self.0.insert(*segments, Vec::new());
+            }
         }
     }
 
     fn add(&mut self, segments: Segments, layout: Layout) {
-        let known = self.0.entry(segments).or_default();
-        if let (Err(at), true) = (known.binary_search(&layout), known.len() < LAYOUTS_MAX) {
-            known.insert(at, layout);
+        let Some(known) = self.0.get_mut(&segments) else {
+            self.0.insert(segments, vec![layout]);
+            return;
+        };
+        match known.binary_search(&layout) {
+            Err(_) if known.len() == LAYOUTS_MAX => known.clear(),
+            Err(at) if !known.is_empty() => known.insert(at, layout),
+            _ => {}
         }
     }
 }
@@ -190,11 +209,27 @@ mod tests {
         let json = serde_json::to_string(&layouts).unwrap();
         assert_eq!(json, r#"{"syn":["mss,sack_ok,ts,nop,ws"],"other":["","nop,nop,ts","nop,nop,ts,nop,nop,sack"]}"#);
         assert_eq!(serde_json::from_str::<Layouts>(&json).unwrap(), layouts);
-        assert!(serde_json::from_str::<Layouts>(r#"{"syn":["mss,tso"]}"#).is_err());
+        for wrong in [
+            "mss,tso",
+            "ts,ts",
+            "eol",
+            "nop,eol,nop",
+            "ts,sack,mss,ws,sack_ok,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop",
+        ] {
+            assert!(serde_json::from_str::<Layouts>(&format!(r#"{{"syn":["{wrong}"]}}"#)).is_err(), "{wrong}");
+        }
         assert!(layouts.of(SYN | ACK).is_none() && layouts.of(RST | ACK).is_none());
         let known = layouts.of(SYN).unwrap();
         assert!(known[0].is_of(&syn) && !known[0].is_of(&syn[..2]));
         assert_eq!(known[0].after(&syn[..3]), Some([Kind::Nop, Kind::Ws].as_slice()));
         assert_eq!(known[0].after(&stamped), None);
+        let mut many = layouts.clone();
+        let nops_around = |n: usize| [vec![Opt::Nop; n % 8], vec![Opt::Ts], vec![Opt::Nop; n / 8]].concat();
+        (0..LAYOUTS_MAX).for_each(|n| many.see(&segment(RST, &nops_around(n))));
+        assert_eq!(many.of(RST).map(<[_]>::len), Some(LAYOUTS_MAX));
+        many.see(&segment(RST, &[]));
+        many.see(&segment(RST, &stamped));
+        layouts.merge(&many);
+        assert!(many.of(RST).is_none() && layouts.of(RST).is_none(), "too many");
     }
 }

@@ -20,9 +20,9 @@ pub struct Said {
 }
 
 impl Said {
-    /// Takes a segment into account.
+    /// Takes a segment into account that says something new.
     pub(in super::super) fn see(&mut self, action: &Action) {
-        if action.tcp.is_none() || action.len == 0 {
+        if action.tcp.is_none() || action.len == action.len_known {
             return;
         }
         if self.longest == 0 {
@@ -30,7 +30,7 @@ impl Said {
         }
         self.longest = self.longest.max(action.len);
         let end = action.stream_at - 1 + i64::from(action.len);
-        self.bytes = self.bytes.max(u64::try_from(end).unwrap_or(0));
+        self.bytes = self.bytes.max(u64::try_from(end).unwrap_or(0)).max(action.len.into());
     }
 
     /// Takes another connection into account.

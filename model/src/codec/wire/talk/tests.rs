@@ -216,6 +216,7 @@ fn real_ones() -> Vec<(u16, Says)> {
         (25, vec![(1, b"220 mail ESMTP\r\n"), (0, b"EHLO a\r\n"), (1, b"250 a\r\n")]),
         (502, vec![(0, b"\0\x01\0\0\0\x06\x01\x03\0\0\0\x02"), (1, b"\0\x01\0\0\0\x07\x01\x03\x04\0\x01\0\x02")]),
         (1883, vec![(0, b"\x10\x14\0\x04MQTT\x04\x02\0\x3c\0\x08publish1"), (1, b"\x20\x02\0\0")]),
+        (53, vec![(0, b"\0\x1b\x7a\x3f\x01\x20\0\x01\0\0\0\0\0\0\x04info\x04test\0\0\x01\0\x01")]),
         (9999, vec![(1, b"anything"), (0, b"\xde\xad\xbe\xef"), (1, b"GET me")]),
     ]
 }

@@ -105,7 +105,7 @@ fn chance_says_and_offers_no_more_than_was_seen() {
         let (known, more) = (habits(&known), habits(&learned(samples(&known, first..first + 20))));
         let mut both = known.clone();
         both.merge(&more);
-        assert_eq!(both.longest_gap_ns, known.longest_gap_ns);
+        assert_eq!((both.longest_gap_ns, both.disorder), (known.longest_gap_ns, known.disorder));
         for flags in [SYN, SYN | ACK, ACK, RST] {
             let seen = known.layouts.of(flags);
             assert!(seen.is_none() || both.layouts.of(flags) == seen, "{:?} {:?}", both.layouts, known.layouts);
