@@ -384,7 +384,7 @@ fn a_segment_of_dns_is_a_message_behind_its_length() {
     for (flags, next) in [(SYN, Some(false)), (SYN | ACK, Some(true)), (ACK, None)] {
         opening.push(Tok::Flags(flags));
         if next.is_some() {
-            opening.extend([Tok::Win(15), Tok::Byte(0), Tok::OptNone]);
+            opening.extend([Tok::Win(103), Tok::Byte(0), Tok::OptNone]);
         }
         opening.push(Tok::Len0);
         opening.extend(next.into_iter().flat_map(|from_orig| [Tok::GapE(0), Tok::Flow(0, from_orig)]));

@@ -2,7 +2,7 @@
 
 use super::super::application::Application;
 use super::super::habits::said::Said;
-use super::super::side::{FIN, RST, SYN, Side};
+use super::super::side::{FIN, PSH, RST, SYN, Side};
 use super::super::vocab::{Proto, Tok};
 use super::super::walk::{Seq, options_len};
 use super::Strict;
@@ -45,8 +45,22 @@ impl Strict {
         }
     }
 
-    /// Payload lengths of the packet under way, where the first token of the length has so many tokens left.
+    /// Payload lengths of the packet under way, where the first token of the length has so many tokens left. What is pushed has a
+    /// payload (RFC 9293, section 3.9.1.2), if there can be one.
     pub(super) fn lengths(&self, tokens_left: usize) -> Lengths {
+        let flags = self.walk.current.flags;
+        let lengths = self.lengths_with(flags, tokens_left);
+        let said = lengths.map(|(from, to)| (from.max(1), to));
+        let is_pushed = flags & PSH != 0 && said.iter().any(|(from, to)| from <= to);
+        if is_pushed { said } else { lengths }
+    }
+
+    /// Whether a segment with these flags may have a payload.
+    pub(super) fn may_say(&self, flags: u8, tokens_left: usize) -> bool {
+        self.lengths_with(flags, tokens_left).iter().any(|(from, to)| from <= to && *to > 0)
+    }
+
+    fn lengths_with(&self, flags: u8, tokens_left: usize) -> Lengths {
         let c = &self.walk.current;
         let ip = if c.action.v6 || self.is_either && c.action.proto != Proto::Icmp { 40 } else { 20 };
         match c.action.proto {
@@ -73,7 +87,7 @@ impl Strict {
                 };
                 let most = self.mtu - ip - 20 - options.next_multiple_of(4) as u32;
                 let side = self.walk.sides().0;
-                let next = side.next_for(c.flags);
+                let next = side.next_for(flags);
                 let longest = self.said().map_or(u32::MAX, |said| u32::from(said.longest));
                 let room = match c.seq {
                     Seq::Next => self.room(next).min(longest),
@@ -85,7 +99,7 @@ impl Strict {
                 if self.talks.must_wait(&self.walk) || c.seq == Seq::Next && self.awaits_hello() {
                     return SILENCE;
                 }
-                let lengths = tcp_lengths(side, c.flags, c.seq, most.min(room));
+                let lengths = tcp_lengths(side, flags, c.seq, most.min(room));
                 let is_first = c.seq == Seq::Next && side.len_max == 0;
                 // Where the plan's MTU is smaller than that of the captures, or segments were merged there, any will do.
                 let can_be = |first: &[u16; 2]| is_first && u32::from(first[0]) <= most.min(LEN_HI_MAX);
@@ -98,7 +112,7 @@ impl Strict {
                 }
                 match self.talks.begins_as(&self.walk).filter(|_| c.seq == Seq::Next) {
                     Some(application) => {
-                        within(first_lengths(&lengths, application, c.flags, usize::from(!c.action.from_orig)), first)
+                        within(first_lengths(&lengths, application, flags, usize::from(!c.action.from_orig)), first)
                     }
                     None => match lengths {
                         // Who has to close says the record that is under way to its end first.

@@ -25,7 +25,7 @@ impl Strict {
             if at <= rank::SEQ {
                 self.sequence(closing || is_urged, m);
             }
-            let flags = self.flags(at);
+            let flags = self.flags(at, tokens_left);
             self.told_flags(&flags, c.seq, tokens_left).into_iter().for_each(|flags| m.allow(Tok::Flags(flags)));
             return;
         }
@@ -147,8 +147,8 @@ impl Strict {
         }
     }
 
-    /// Flags that TCP allows.
-    fn flags(&self, at: u8) -> Vec<u8> {
+    /// Flags that TCP allows; nothing is pushed where nothing can be said.
+    fn flags(&self, at: u8, tokens_left: usize) -> Vec<u8> {
         let c = &self.walk.current;
         let (side, _) = self.walk.sides();
         let from_orig = c.action.from_orig;
@@ -177,10 +177,9 @@ impl Strict {
             (Phase::Open, Seq::Next) => {
                 allow(&[ACK, RST, RST_ACK]);
                 if side.fin.is_none() {
-                    allow(&[ACK | PSH]);
-                    if side.record_left == 0 {
-                        allow(&[FIN | ACK, FIN | ACK | PSH]);
-                    }
+                    let can_push = |flags: &u8| flags & PSH == 0 || self.may_say(*flags, tokens_left);
+                    let finishing: &[u8] = if side.record_left == 0 { &[FIN | ACK, FIN | ACK | PSH] } else { &[] };
+                    ret.extend([ACK | PSH].iter().chain(finishing).copied().filter(can_push));
                 }
             }
         }
