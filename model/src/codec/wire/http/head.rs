@@ -101,13 +101,15 @@ pub(super) struct Head {
     needs_host: bool,
     /// Of the method the first letter, or the code.
     begins: u16,
+    /// Whether a tunnel is asked for.
+    is_connect: bool,
 }
 
 impl Head {
     /// A request's, or a response's.
     pub(super) fn new(is_response: bool) -> Self {
         let state = if is_response { State::Status(0) } else { State::Method(0, u64::MAX >> (64 - METHODS.len())) };
-        Self { state, needs_host: false, begins: 0 }
+        Self { state, needs_host: false, begins: 0, is_connect: false }
     }
 
     /// Whether it has been said to its end.
@@ -120,9 +122,9 @@ impl Head {
         u8::try_from(self.begins).map_or(true, http::has_body)
     }
 
-    /// Whether both sides say what they like behind it: a tunnel, or another protocol (RFC 9110, section 15.2.2).
+    /// Whether both sides say what they like behind it, or behind its answer: a tunnel, or another protocol (RFC 9110, section 15.2.2).
     pub(super) fn ends_http(&self) -> bool {
-        self.begins == u16::from(b'C') || self.begins == 101
+        self.is_connect || self.begins == 101
     }
 
     /// Whether drawn text can be all the rest of its segment, of `left` bytes: it is completed when it is rendered.
@@ -216,7 +218,9 @@ impl Head {
         let is_printable = (0x20..0x7f).contains(&b);
         Some(match self.state {
             State::Method(n, left) if b == b' ' => {
-                methods(left).any(|method| method.len() == usize::from(n)).then_some(State::Target(false))?
+                let method = methods(left).find(|method| method.len() == usize::from(n))?;
+                self.is_connect = method == "CONNECT";
+                State::Target(false)
             }
             State::Method(n, left) => {
                 let goes_on = |i: &usize| METHODS[*i].as_bytes().get(usize::from(n)) == Some(&b);

@@ -28,6 +28,8 @@ struct Flow {
     last: Option<usize>,
     /// Whether the opener's next message may go on with the body of its last.
     is_body_due: bool,
+    /// Whether a tunnel was asked for, so that it is over with the answer.
+    asks_tunnel: bool,
     /// Whether both sides say what they like.
     is_over: bool,
 }
@@ -120,7 +122,9 @@ impl Heads {
         if is_first && me == 0 {
             flow.is_body_due = !flow.is_body_due && draft.head.is_some_and(|head| head.has_body());
         }
-        flow.is_over |= draft.head.is_some_and(|head| head.ends_http());
+        let ends_http = draft.head.is_some_and(|head| head.ends_http());
+        flow.is_over |= me == 1 && (flow.asks_tunnel || ends_http);
+        flow.asks_tunnel |= me == 0 && ends_http;
         if action.is_message {
             draft.syms.truncate(MESSAGE_MAX);
             flow.messages[me] = draft.syms;

@@ -95,28 +95,18 @@ fn every_flow_of_http_begins_with_a_request_and_its_response() {
                 first.entry(key).or_insert_with(|| frame.payload.to_vec());
             }
         }
-        // Other methods begin no flow of HTTP, so that the answer is free behind its first bytes.
-        let is_told = |request: &_| {
-            let methods = [&b"GET "[..], b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"NOTIFY "];
-            first.get(request).is_some_and(|request: &Vec<u8>| methods.iter().any(|method| request.starts_with(method)))
-        };
-        for ((src, src_port, dst, dst_port), payload) in &first {
-            let (src_port, dst_port) = (*src_port, *dst_port);
+        for ((_, src_port, _, dst_port), payload) in first {
             let said = || tokens.iter().map(|t| codec.token_text(*t)).collect::<Vec<_>>().join(" ");
-            let text = || format!("{}: {}", String::from_utf8_lossy(payload), said());
+            let text = || format!("{}: {}", String::from_utf8_lossy(&payload), said());
             if dst_port == 80 && src_port != 80 && payload.len() >= 18 {
-                assert!(check_request(payload), "seed {seed}: {}", text());
+                assert!(check_request(&payload), "seed {seed}: {}", text());
                 filled += usize::from(payload.len() > 200);
                 requests += 1;
-            } else if src_port == 80
-                && dst_port != 80
-                && payload.len() >= 17
-                && is_told(&(*dst, dst_port, *src, src_port))
-            {
-                assert!(check_response(payload), "seed {seed}: {}", text());
+            } else if src_port == 80 && dst_port != 80 && payload.len() >= 17 {
+                assert!(check_response(&payload), "seed {seed}: {}", text());
                 responses += 1;
             }
         }
     }
-    assert!(requests > 390 && responses >= 10 && filled > 150, "{requests} {responses} {filled}");
+    assert!(requests > 390 && responses >= 100 && filled > 150, "{requests} {responses} {filled}");
 }
