@@ -35,6 +35,7 @@ use feed::{Fed, Feed};
 use pacer::{Pacer, Wait};
 use recovery::next_lag;
 use split::{Cut, Splitter};
+use wiremamba_model::flow::Direction;
 use wiremamba_model::packet::Timestamp;
 
 pub use feed::PRELOAD_BYTES_MAX;
@@ -231,6 +232,7 @@ pub fn run(
         keeps_times,
         pacer: Pacer::new(options.spin),
         lag_ns: 0,
+        due_ns: 0,
         splitter: Splitter::default(),
         counters,
         start_ns: None,
@@ -298,6 +300,8 @@ struct Job<'a, R> {
     pacer: Pacer,
     /// How late the last packet was.
     lag_ns: u64,
+    /// When it was due, after the first one.
+    due_ns: u64,
     splitter: Splitter,
     counters: ReplayCounters,
     /// When the first packet was due, on the monotonic clock.
@@ -347,9 +351,13 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         }
         let is_starved = std::mem::take(&mut self.is_starved) && self.start_ns.is_some();
         self.note_starvation(None);
-        let Some(start) = self.start_ns.or_else(|| self.begin()) else { return Ok(Some(Ended::Stopped)) };
+        let Some(start) = self.start_ns.or_else(|| self.begin(sink)) else { return Ok(Some(Ended::Stopped)) };
         self.follow_pace(start);
         let packet = &tagged.packet;
+        // Of the whole: a fragment but the first one has no ports.
+        let entry = self.book.as_ref().and_then(|book| book.look_up(tagged));
+        let direction = entry.as_ref().map_or(Direction::Orig, |entry| entry.direction);
+        let mut is_staged = false;
         let (now, late_ns) = match self.schedule.deadline_ns(packet.ts, packet.len) {
             Some(due) => {
                 if self.options.duration.is_some_and(|d| u128::from(due) > d.as_nanos()) {
@@ -357,9 +365,19 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
                 }
                 let deadline = start.saturating_add(due).saturating_add(self.counters.moved_ns);
                 let is_underrun = is_starved && pacer::now_ns() > deadline;
-                match self.wait_and_report(deadline.saturating_add(next_lag(self.lag_ns)), sink)? {
+                let gap = due.saturating_sub(std::mem::replace(&mut self.due_ns, due));
+                let target = deadline.saturating_add(next_lag(self.lag_ns, gap));
+                if pacer::now_ns() < target {
+                    self.flush(sink)?;
+                    is_staged = sink.stage(tagged, direction);
+                }
+                match self.wait_and_report(target, sink) {
                     Wait::Reached(now) if self.is_over(now) => return Ok(Some(Ended::Duration)),
                     Wait::Reached(now) => {
+                        if is_staged {
+                            sink.release(direction).map_err(Failure::Sink)?;
+                            self.pacer.sent();
+                        }
                         self.lag_ns = self.catch_up(now.saturating_sub(deadline), is_underrun);
                         (now, self.lag_ns)
                     }
@@ -374,7 +392,9 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
                 (now, 0)
             }
         };
-        if let Some(ended) = self.send(tagged, now, late_ns, sink)? {
+        if is_staged {
+            self.count(tagged, entry.as_ref(), now, late_ns, sink)?;
+        } else if let Some(ended) = self.send(tagged, entry.as_ref(), now, late_ns, sink)? {
             return Ok(Some(ended));
         }
         self.report_if_due(now, sink);
@@ -386,14 +406,13 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
     fn send(
         &mut self,
         tagged: &Tagged,
+        entry: Option<&Entry>,
         now: u64,
         late_ns: u64,
         sink: &mut dyn PacketSink,
     ) -> Result<Option<Ended>, Failure> {
-        // Of the whole: a fragment but the first one has no ports.
-        let entry = self.book.as_ref().and_then(|book| book.look_up(tagged));
         if self.options.oversize == Oversize::Refuse {
-            return self.send_one(tagged, entry.as_ref(), now, late_ns, sink);
+            return self.send_one(tagged, entry, now, late_ns, sink);
         }
         let mtu = sink.mtu().or(self.options.mtu);
         let mut splitter = std::mem::take(&mut self.splitter);
@@ -407,12 +426,12 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         };
         let mut ended = Ok(None);
         match parts {
-            None => ended = self.send_one(tagged, entry.as_ref(), now, late_ns, sink),
+            None => ended = self.send_one(tagged, entry, now, late_ns, sink),
             Some(parts) => {
                 self.counters.oversize_split += 1;
                 self.counters.oversize_segments += parts.len() as u64;
                 for part in parts {
-                    ended = self.send_one(part, entry.as_ref(), now, late_ns, sink);
+                    ended = self.send_one(part, entry, now, late_ns, sink);
                     if !matches!(ended, Ok(None)) {
                         break;
                     }
@@ -437,22 +456,29 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
             None => sink.send(&tagged.packet),
         };
         match sent {
-            Ok(()) => {
-                let is_sent = self.counters.count(sink.report(), late_ns);
-                if tagged.tag.is_last {
-                    let sessions = if tagged.tag.is_again {
-                        &mut self.counters.sessions_again
-                    } else {
-                        &mut self.counters.sessions_fresh
-                    };
-                    *sessions += 1;
-                }
-                self.enter(entry.filter(|_| is_sent), tagged, now)?;
-            }
+            Ok(()) => self.count(tagged, entry, now, late_ns, sink)?,
             Err(SinkError::Closed { .. }) => return Ok(Some(Ended::Closed)),
             Err(error) => return Err(Failure::Sink(error)),
         }
         Ok(None)
+    }
+
+    /// Counts what the sink took.
+    fn count(
+        &mut self,
+        tagged: &Tagged,
+        entry: Option<&Entry>,
+        now: u64,
+        late_ns: u64,
+        sink: &dyn PacketSink,
+    ) -> Result<(), Failure> {
+        let is_sent = self.counters.count(sink.report(), late_ns);
+        if tagged.tag.is_last {
+            let sessions =
+                if tagged.tag.is_again { &mut self.counters.sessions_again } else { &mut self.counters.sessions_fresh };
+            *sessions += 1;
+        }
+        self.enter(entry.filter(|_| is_sent), tagged, now)
     }
 
     /// Takes over a pace that was changed.
@@ -502,7 +528,7 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
     }
 
     /// Waits the start delay, warms up and sets the time of the first packet; `None` when stopped meanwhile.
-    fn begin(&mut self) -> Option<u64> {
+    fn begin(&mut self, sink: &mut dyn PacketSink) -> Option<u64> {
         let delay = nanos(self.options.start_delay);
         if self.pacer.wait_until(pacer::now_ns().saturating_add(delay), self.stop, || {}) == Wait::Stopped {
             return None;
@@ -510,6 +536,7 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         let start = if self.schedule.is_top_speed() {
             pacer::now_ns()
         } else {
+            sink.warm();
             match self.pacer.warm_up(self.stop) {
                 Wait::Reached(now) => now,
                 Wait::Stopped => return None,
@@ -521,17 +548,14 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
     }
 
     /// Waits until `deadline`, with the reports that fall due before it.
-    fn wait_and_report(&mut self, deadline: u64, sink: &mut dyn PacketSink) -> Result<Wait, Failure> {
-        if pacer::now_ns() < deadline {
-            self.flush(sink)?;
-        }
+    fn wait_and_report(&mut self, deadline: u64, sink: &mut dyn PacketSink) -> Wait {
         while self.next_report_ns < deadline {
             match self.pacer.wait_until(self.next_report_ns, self.stop, || {}) {
                 Wait::Reached(now) => self.report_if_due(now, sink),
-                Wait::Stopped => return Ok(Wait::Stopped),
+                Wait::Stopped => return Wait::Stopped,
             }
         }
-        Ok(self.pacer.wait_until(deadline, self.stop, || sink.warm()))
+        self.pacer.wait_until(deadline, self.stop, || sink.warm())
     }
 
     /// Sends what the sink has taken and not sent.

@@ -20,8 +20,14 @@ use super::tick::Tick;
 const SLICE_NS: u64 = 20_000_000;
 /// Sleeps before the first packet, which measure the margin and warm the caches: 16 of 250 µs.
 const WARM_UP_SLEEPS: u32 = 16;
-/// Time that is left for what warms the way to the sink: a system call on cold caches.
-const WARM_NS: u64 = 8_000;
+/// A pause of this length or more leaves the way to the sink cold.
+const COLD_NS: u64 = 50_000;
+/// Time that going the way takes where it is cold ...
+const COLD_WAY_NS: u64 = 40_000;
+/// ... and where it is warm.
+const WARM_WAY_NS: u64 = 12_000;
+/// Beginning later than planned by this much is no reason not to go it.
+const SLACK_NS: u64 = 2_000;
 /// Length of each.
 const WARM_UP_NS: u64 = 250_000;
 
@@ -41,8 +47,11 @@ pub(super) struct Pacer {
     margin: Margin,
     lead: Lead,
     tick: Tick,
-    /// When the last wait ended, and whether it was slept in; `None` where there was none, or its packet has been sent.
-    waited: Option<(u64, bool)>,
+    /// When the last wait ended, and how long nothing had been sent then; `None` where there was none, or its packet has been
+    /// sent.
+    waited: Option<(u64, u64)>,
+    /// When something was sent last.
+    sent_ns: u64,
     slack_before: Option<u64>,
 }
 
@@ -51,7 +60,14 @@ impl Pacer {
         let slack_before = prctl::get_timerslack().ok().and_then(|ns| u64::try_from(ns).ok());
         // Where this is not allowed, wake-ups are later and the margin grows.
         let _ = prctl::set_timerslack(1);
-        Self { margin: Margin::new(spin), lead: Lead::default(), tick: Tick::new(), waited: None, slack_before }
+        Self {
+            margin: Margin::new(spin),
+            lead: Lead::default(),
+            tick: Tick::new(),
+            waited: None,
+            sent_ns: 0,
+            slack_before,
+        }
     }
 
     /// Sleeps a few times, so that the margin is measured and the first packet finds warm caches.
@@ -65,9 +81,10 @@ impl Pacer {
         Wait::Reached(now_ns())
     }
 
-    /// Waits until `deadline_ns`: sleeps until the margin before it, calls `warm` if it slept and there is time, then spins,
-    /// so that what is sent then leaves at the deadline: see [`Lead`] and [`Tick`] for how much before it this may end.
-    pub(super) fn wait_until(&mut self, deadline_ns: u64, stop: &AtomicBool, warm: impl FnOnce()) -> Wait {
+    /// Waits until `deadline_ns`: sleeps until the margin before it, then spins, so that what is sent then leaves at the deadline:
+    /// see [`Lead`] and [`Tick`] for how much before it this may end. After a pause it calls `warm` when it wakes and once more
+    /// shortly before the end, where there is time.
+    pub(super) fn wait_until(&mut self, deadline_ns: u64, stop: &AtomicBool, mut warm: impl FnMut()) -> Wait {
         self.waited = None;
         let mut now = now_ns();
         if now >= deadline_ns {
@@ -75,19 +92,32 @@ impl Pacer {
         }
         self.margin.wait(now, deadline_ns - now);
         self.tick.look();
+        let pause_ns = deadline_ns.saturating_sub(self.sent_ns);
         let wake = deadline_ns.saturating_sub(self.margin.ns());
-        let sleeps = now < wake;
         if self.sleep_until(wake, now, stop) == Wait::Stopped {
             return Wait::Stopped;
         }
         now = now_ns();
-        if sleeps && now + WARM_NS < deadline_ns {
+        let target = self.tick.aim(deadline_ns - self.lead.ns(pause_ns));
+        if pause_ns >= COLD_NS && now + COLD_WAY_NS < target {
             warm();
-            now = now_ns();
+            match self.spin_until(target - WARM_WAY_NS, stop) {
+                Wait::Reached(at) if at + WARM_WAY_NS - SLACK_NS < target => warm(),
+                Wait::Reached(_) => {}
+                Wait::Stopped => return Wait::Stopped,
+            }
         }
-        let target = self.tick.aim(deadline_ns - if sleeps { self.lead.ns() } else { 0 });
-        while now < target {
-            // Without a margin there is no spinning, and sleep_until() came back at the deadline or after it.
+        let ended = self.spin_until(target, stop);
+        if let Wait::Reached(now) = ended {
+            self.waited = Some((now, pause_ns));
+        }
+        ended
+    }
+
+    /// Reads the clock until it is `target_ns` or later. Without a margin that is at once: the sleep ended there or after it.
+    fn spin_until(&mut self, target_ns: u64, stop: &AtomicBool) -> Wait {
+        let mut now = now_ns();
+        while now < target_ns {
             std::hint::spin_loop();
             if stop.load(Ordering::Relaxed) {
                 return Wait::Stopped;
@@ -96,14 +126,14 @@ impl Pacer {
             now = now_ns();
             self.tick.clock(before, now);
         }
-        self.waited = Some((now, sleeps));
         Wait::Reached(now)
     }
 
     /// Says that what was waited for has been sent just now, and nothing else.
     pub(super) fn sent(&mut self) {
-        if let Some((since, has_slept)) = self.waited.take() {
-            self.lead.sent(has_slept, now_ns() - since);
+        if let Some((since, pause_ns)) = self.waited.take() {
+            self.sent_ns = now_ns();
+            self.lead.sent(pause_ns, self.sent_ns - since);
         }
     }
 

@@ -37,6 +37,11 @@ impl PacketSource for Silent {
 struct Kept {
     packets: Vec<Packet>,
     breaks_after: Option<usize>,
+    /// Whether packets can be made ready before their time, and the one that is.
+    stages: bool,
+    staged: Option<Tagged>,
+    /// How many were.
+    released: usize,
     report: SinkReport,
 }
 
@@ -53,6 +58,17 @@ impl PacketSink for Kept {
         self.report.packets += 1;
         self.report.bytes += packet.data.len() as u64;
         Ok(())
+    }
+
+    fn stage(&mut self, tagged: &Tagged, _: Direction) -> bool {
+        self.staged = (self.stages && !tagged.packet.data.is_empty()).then(|| tagged.clone());
+        self.staged.is_some()
+    }
+
+    fn release(&mut self, _: Direction) -> Result<(), SinkError> {
+        self.released += 1;
+        let staged = self.staged.take().expect("only what is staged is released");
+        self.send(&staged.packet)
     }
 
     fn report(&self) -> &SinkReport {
@@ -108,6 +124,38 @@ fn every_packet_leaves_in_order_and_not_before_its_time() {
         assert_eq!((counters.ended, counters.device_rx_packets), (Ended::Source, Some(100)));
         assert!(counters.duration_s >= least_s, "{pace:?}: {}", counters.duration_s);
     }
+}
+
+#[test]
+fn what_is_staged_is_sent_once_in_its_place_and_what_cannot_be_is_still_tried() {
+    let mut packets = packets(60, 500);
+    packets[30].data.clear();
+    // Three that are due together: the first is waited for, and the others are sent behind it.
+    (packets[10].ts, packets[11].ts) = (packets[9].ts, packets[9].ts);
+    let mut sink = Kept { stages: true, ..Kept::default() };
+    let counters = replay(&packets, &mut sink, &ReplayOptions::default()).unwrap();
+    packets.remove(30);
+    assert_eq!(sink.packets, packets);
+    assert_eq!((counters.sent, counters.refused, counters.bytes), (59, 1, 5_900));
+    assert!((40..=57).contains(&sink.released), "{}", sink.released);
+}
+
+#[test]
+fn what_is_staged_when_the_job_is_stopped_is_neither_sent_nor_counted() {
+    let stop = std::sync::Arc::new(AtomicBool::new(false));
+    let raised = std::sync::Arc::clone(&stop);
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        raised.store(true, Ordering::Relaxed);
+    });
+    let mut sink = Kept { stages: true, ..Kept::default() };
+    let packets = packets(2, 3_600_000_000);
+    let given_packets = packets.clone();
+    let open = move || Ok(given(&given_packets, false));
+    let options = ReplayOptions { gap_max: Duration::from_secs(7200), ..ReplayOptions::default() };
+    let counters = run(open, &mut sink, &options, &stop, |_| {}).unwrap();
+    assert_eq!((counters.sent, counters.ended), (1, Ended::Stopped));
+    assert!(sink.packets == packets[..1] && sink.staged.is_some());
 }
 
 #[test]

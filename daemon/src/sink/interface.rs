@@ -8,14 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{MsgFlags, send};
-use wiremamba_model::flow::to_ethernet;
-use wiremamba_model::packet::{LinkType, Packet};
+use wiremamba_model::flow::Direction;
+use wiremamba_model::packet::Packet;
 
+use super::frame::{Framed, REFUSED_BUSY, REFUSED_KERNEL, Truncated, frame_of};
 use super::link::Link;
-use super::tap::{
-    REFUSED_BUSY, REFUSED_KERNEL, REFUSED_NOT_ETHERNET, REFUSED_TRUNCATED, Refusal, Truncated, check_frame,
-};
+use super::rehearsal::{Rehearsal, Way};
 use super::{DeviceCounters, PacketSink, SinkError, SinkReport};
+use crate::source::Tagged;
 use crate::sys::packet::{bind, packet_socket};
 use crate::sys::xdp::{FRAME_BYTES, XdpSender};
 
@@ -23,6 +23,8 @@ use crate::sys::xdp::{FRAME_BYTES, XdpSender};
 const HARDWARE_ETHERNET: u16 = 1;
 /// Frames after which they are sent: the kernel takes 32 in one call (`TX_BATCH_SIZE` in `net/xdp/xsk.c`).
 const BATCH: u32 = 32;
+/// Frames under way: some milliseconds of sending.
+const FRAMES: u32 = 4096;
 /// Bytes that may come on top of the MTU: an Ethernet header and two tags.
 const OVERHEAD: usize = 22;
 /// Tries to send one frame while the kernel is out of buffers.
@@ -98,6 +100,11 @@ pub struct InterfaceSink {
     scratch: Vec<u8>,
     report: SinkReport,
     before: DeviceCounters,
+    /// What is staged counts as, where it is to be sent next.
+    staged: Option<Framed>,
+    /// It, for a packet socket.
+    staged_frame: Vec<u8>,
+    rehearsal: Rehearsal,
 }
 
 impl InterfaceSink {
@@ -119,9 +126,9 @@ impl InterfaceSink {
         let xdp = match io {
             InterfaceIo::Packet => None,
             InterfaceIo::Xdp if !fits => return Err(failed(Errno::EMSGSIZE)),
-            InterfaceIo::Xdp => Some(XdpSender::bind(link.index as u32).map_err(failed)?),
+            InterfaceIo::Xdp => Some(XdpSender::bind(link.index as u32, FRAMES).map_err(failed)?),
             InterfaceIo::Auto if !fits => None,
-            InterfaceIo::Auto => XdpSender::bind(link.index as u32)
+            InterfaceIo::Auto => XdpSender::bind(link.index as u32, FRAMES)
                 .inspect_err(
                     |errno| tracing::debug!(interface = name, %errno, "no AF_XDP, sending through a packet socket"),
                 )
@@ -146,6 +153,9 @@ impl InterfaceSink {
             scratch: Vec::new(),
             report: SinkReport::default(),
             before: link.counters,
+            staged: None,
+            staged_frame: Vec::new(),
+            rehearsal: Rehearsal::of(if xdp { Way::Xdp } else { Way::Packet }),
         })
     }
 
@@ -185,6 +195,14 @@ impl InterfaceSink {
         Ok(Err(REFUSED_BUSY))
     }
 
+    /// Counts a frame that was sent, or why it was not.
+    fn count(&mut self, sent: Result<Framed, &'static str>) {
+        match sent {
+            Ok(framed) => self.report.count(framed),
+            Err(reason) => *self.report.refused.entry(reason).or_default() += 1,
+        }
+    }
+
     /// What an error means for the interface as a whole.
     fn broken(&self, source: Errno) -> SinkError {
         let name = self.name.clone();
@@ -196,32 +214,6 @@ impl InterfaceSink {
             },
             Err(_) => InterfaceError::Open { name, source },
         })
-    }
-
-    fn send_ethernet(&mut self, packet: &Packet) -> Result<Result<(), &'static str>, SinkError> {
-        if packet.is_truncated() && self.truncated == Truncated::Skip {
-            return Ok(Err(REFUSED_TRUNCATED));
-        }
-        // Before a buffer grows to `len`.
-        if let Err(refusal) = check_frame(&packet.data, packet.len as usize, self.mtu) {
-            return Ok(Err(Refusal::reason(refusal)));
-        }
-        let mut padded = std::mem::take(&mut self.scratch);
-        let frame = if packet.is_truncated() {
-            padded.clear();
-            padded.extend_from_slice(&packet.data);
-            padded.resize(packet.len as usize, 0);
-            &padded[..]
-        } else {
-            &packet.data[..]
-        };
-        let (sent, bytes) = (self.transmit(frame), frame.len());
-        self.scratch = padded;
-        if matches!(sent, Ok(Ok(()))) {
-            self.report.bytes += bytes as u64;
-            self.report.padded += u64::from(packet.is_truncated());
-        }
-        sent
     }
 }
 
@@ -246,27 +238,56 @@ fn look(name: &str) -> Result<Link, InterfaceError> {
 
 impl PacketSink for InterfaceSink {
     fn send(&mut self, packet: &Packet) -> Result<(), SinkError> {
-        let is_ethernet = packet.linktype == LinkType::ETHERNET;
-        let sent = if is_ethernet {
-            self.send_ethernet(packet)?
-        } else {
-            match to_ethernet(packet) {
-                Some(frame) => self.send_ethernet(&frame)?,
-                None => Err(REFUSED_NOT_ETHERNET),
+        self.staged = None;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let sent = match frame_of(packet, self.truncated, self.mtu, &mut scratch) {
+            Ok((frame, framed)) => self.transmit(frame).map(|sent| sent.map(|()| framed)),
+            Err(refusal) => Ok(Err(refusal.reason())),
+        };
+        self.scratch = scratch;
+        self.count(sent?);
+        Ok(())
+    }
+
+    /// Through AF_XDP the frame lies in the kernel's memory then, and what is left is the call.
+    fn stage(&mut self, tagged: &Tagged, _: Direction) -> bool {
+        let framed = frame_of(&tagged.packet, self.truncated, self.mtu, &mut self.scratch);
+        self.staged = framed.ok().and_then(|(frame, framed)| {
+            let is_ready = match &mut self.sender {
+                Sender::Xdp { sender, .. } => sender.stage(frame),
+                Sender::Packet(_) => {
+                    self.staged_frame.clear();
+                    self.staged_frame.extend_from_slice(frame);
+                    true
+                }
+            };
+            is_ready.then_some(framed)
+        });
+        self.staged.is_some()
+    }
+
+    fn release(&mut self, _: Direction) -> Result<(), SinkError> {
+        let Some(framed) = self.staged.take() else { return Ok(()) };
+        let sent = match &mut self.sender {
+            Sender::Xdp { sender, pending } => {
+                sender.publish();
+                *pending += 1;
+                self.flush().map(Ok)
+            }
+            Sender::Packet(_) => {
+                let frame = std::mem::take(&mut self.staged_frame);
+                let sent = self.transmit(&frame);
+                self.staged_frame = frame;
+                sent
             }
         };
-        match sent {
-            Ok(()) => {
-                self.report.packets += 1;
-                self.report.reframed += u64::from(!is_ethernet);
-            }
-            Err(reason) => *self.report.refused.entry(reason).or_default() += 1,
-        }
+        self.count(sent?.map(|()| framed));
         Ok(())
     }
 
     /// A call that finds nothing to send.
     fn warm(&mut self) {
+        self.rehearsal.send(self.staged.map_or(0, |frame| frame.bytes));
         match &mut self.sender {
             Sender::Xdp { sender, .. } => sender.warm(),
             // Shorter than an Ethernet header: EINVAL.

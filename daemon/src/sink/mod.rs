@@ -1,9 +1,11 @@
 //! Where packets go: one trait, and its implementations.
 
 pub mod device;
+mod frame;
 pub mod interface;
 mod link;
 pub mod pair;
+mod rehearsal;
 pub mod savefile;
 pub mod tap;
 
@@ -31,6 +33,23 @@ pub trait PacketSink {
         self.send(&tagged.packet)
     }
 
+    /// Gets a packet ready before its time, so that [`release`](Self::release) sends it with the least delay. Returns whether it
+    /// is ready; where not, it is sent by [`send_from`](Self::send_from), which also says why a packet is refused. What is ready
+    /// and not released is forgotten by the next call of either.
+    fn stage(&mut self, tagged: &Tagged, direction: Direction) -> bool {
+        let _ = (tagged, direction);
+        false
+    }
+
+    /// Sends now what was staged last; `direction` is that of [`stage`](Self::stage).
+    ///
+    /// # Errors
+    /// As of [`send`](Self::send).
+    fn release(&mut self, direction: Direction) -> Result<(), SinkError> {
+        let _ = direction;
+        Ok(())
+    }
+
     /// Whether [`send_from`](Self::send_from) cares.
     fn has_sides(&self) -> bool {
         false
@@ -51,7 +70,7 @@ pub trait PacketSink {
         None
     }
 
-    /// Goes the way of a packet without one, so that the next finds the caches warm after a sleep.
+    /// Goes the way of a packet without one, so that the next finds the caches warm after a pause. The first call may take long.
     fn warm(&mut self) {}
 
     /// Brings on its way what was taken and is held back to be sent together.

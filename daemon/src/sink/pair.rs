@@ -90,6 +90,24 @@ impl<C: PacketSink, S: PacketSink> PacketSink for PairSink<C, S> {
         sent
     }
 
+    /// With a watch, packets are changed and announced on their way.
+    fn stage(&mut self, tagged: &Tagged, direction: Direction) -> bool {
+        self.watch.is_none()
+            && match direction {
+                Direction::Orig => self.client.stage(tagged, direction),
+                Direction::Resp => self.server.stage(tagged, direction),
+            }
+    }
+
+    fn release(&mut self, direction: Direction) -> Result<(), SinkError> {
+        let sent = match direction {
+            Direction::Orig => self.client.release(direction),
+            Direction::Resp => self.server.release(direction),
+        };
+        self.add_up();
+        sent
+    }
+
     fn has_sides(&self) -> bool {
         true
     }

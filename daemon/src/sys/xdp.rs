@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::errno::Errno;
 use nix::libc;
 
-/// Frames under way: some milliseconds of sending.
-const FRAMES: u32 = 4096;
 /// Bytes of a frame: a page, the most that the kernel takes.
 pub(crate) const FRAME_BYTES: usize = 4096;
 /// Calls that are made for one batch before what is left waits for the next.
@@ -71,8 +69,12 @@ pub(crate) struct XdpSender {
     frames: Mapping,
     sent: Ring,
     completed: Ring,
+    /// Frames, and places in each ring.
+    count: u32,
     /// Frames that may be filled.
     free: Vec<u32>,
+    /// The frame that the next place in `sent` describes already.
+    staged: Option<u32>,
     /// Next place in `sent`, and in `completed`.
     next_sent: u32,
     next_completed: u32,
@@ -82,17 +84,18 @@ pub(crate) struct XdpSender {
 unsafe impl Send for XdpSender {}
 
 impl XdpSender {
-    /// Opens a socket and binds it.
+    /// Opens a socket with room for `count` frames under way, a power of two, and binds it.
     ///
     /// # Errors
     /// What the kernel says: `EPERM` without CAP_NET_RAW, `EAFNOSUPPORT` without AF_XDP, `EOPNOTSUPP` for an interface that
     /// does not take it.
-    pub(crate) fn bind(index: u32) -> nix::Result<Self> {
+    pub(crate) fn bind(index: u32, count: u32) -> nix::Result<Self> {
+        assert!(count.is_power_of_two(), "the kernel's rings are");
         // SAFETY: no pointers; the result is checked, and owned by nobody else.
         let fd = Errno::result(unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) })?;
         // SAFETY: `fd` was just made and is open.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        let frames = Mapping::new(-1, 0, FRAMES as usize * FRAME_BYTES)?;
+        let frames = Mapping::new(-1, 0, count as usize * FRAME_BYTES)?;
         // SAFETY: plain integers; all zeros is a valid value.
         let mut memory: libc::xdp_umem_reg = unsafe { std::mem::zeroed() };
         memory.addr = frames.at.as_ptr() as u64;
@@ -101,8 +104,8 @@ impl XdpSender {
         set(&socket, libc::XDP_UMEM_REG, &memory)?;
         // Nothing is received, but there has to be a ring for it.
         set(&socket, libc::XDP_UMEM_FILL_RING, &1_u32)?;
-        set(&socket, libc::XDP_UMEM_COMPLETION_RING, &FRAMES)?;
-        set(&socket, libc::XDP_TX_RING, &FRAMES)?;
+        set(&socket, libc::XDP_UMEM_COMPLETION_RING, &count)?;
+        set(&socket, libc::XDP_TX_RING, &count)?;
         // SAFETY: plain integers; all zeros is a valid value.
         let mut offsets: libc::xdp_mmap_offsets = unsafe { std::mem::zeroed() };
         let mut len = size_of::<libc::xdp_mmap_offsets>() as libc::socklen_t;
@@ -111,7 +114,7 @@ impl XdpSender {
             libc::getsockopt(fd, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, (&raw mut offsets).cast(), &raw mut len)
         })?;
         let ring = |offsets: libc::xdp_ring_offset, page: libc::off_t, entry: usize| {
-            let bytes = offsets.desc as usize + FRAMES as usize * entry;
+            let bytes = offsets.desc as usize + count as usize * entry;
             Ok::<_, Errno>(Ring { mapping: Mapping::new(fd, page, bytes)?, offsets })
         };
         let sent = ring(offsets.tx, libc::XDP_PGOFF_TX_RING, size_of::<libc::xdp_desc>())?;
@@ -124,28 +127,56 @@ impl XdpSender {
         let len = size_of::<libc::sockaddr_xdp>() as libc::socklen_t;
         // SAFETY: `address` is an initialised `sockaddr_xdp` of `len` bytes that outlives the call.
         Errno::result(unsafe { libc::bind(fd, (&raw const address).cast(), len) })?;
-        Ok(Self { socket, frames, sent, completed, free: (0..FRAMES).collect(), next_sent: 0, next_completed: 0 })
+        Ok(Self {
+            socket,
+            frames,
+            sent,
+            completed,
+            count,
+            free: (0..count).collect(),
+            staged: None,
+            next_sent: 0,
+            next_completed: 0,
+        })
     }
 
     /// Takes a frame of at most [`FRAME_BYTES`], to be sent by the next [`flush`](Self::flush); `false` where there is no room.
     pub(crate) fn push(&mut self, frame: &[u8]) -> bool {
+        let is_staged = self.stage(frame);
+        if is_staged {
+            self.publish();
+        }
+        is_staged
+    }
+
+    /// Lays a frame of at most [`FRAME_BYTES`] where the next one goes, in place of one that was not
+    /// [published](Self::publish); `false` where there is no room. The kernel does not see it yet.
+    pub(crate) fn stage(&mut self, frame: &[u8]) -> bool {
         assert!(frame.len() <= FRAME_BYTES);
-        if self.free.is_empty() {
+        if self.free.is_empty() && self.staged.is_none() {
             self.reap();
         }
-        let Some(place) = self.free.pop() else { return false };
+        let Some(place) = self.staged.or_else(|| self.free.pop()) else { return false };
+        self.staged = Some(place);
         let offset = place as usize * FRAME_BYTES;
         // SAFETY: the frame is inside the mapping, free (so that the kernel does not look at it), and as long as a frame
         // may be, as was asserted.
         unsafe { std::ptr::copy_nonoverlapping(frame.as_ptr(), self.frames.at.as_ptr().add(offset), frame.len()) };
         let descriptor = libc::xdp_desc { addr: offset as u64, len: frame.len() as u32, options: 0 };
-        let slot = self.sent.mapping.slot::<libc::xdp_desc>(self.sent.offsets.desc, self.next_sent & (FRAMES - 1));
+        let slot = self.sent.mapping.slot::<libc::xdp_desc>(self.sent.offsets.desc, self.next_sent & (self.count - 1));
         // SAFETY: inside the mapping and aligned, as `slot` asserts. There is room in the ring, which is as long as there
         // are frames.
         unsafe { slot.write(descriptor) };
+        true
+    }
+
+    /// Has the next [`flush`](Self::flush) send what was staged, if anything was.
+    pub(crate) fn publish(&mut self) {
+        if self.staged.take().is_none() {
+            return;
+        }
         self.next_sent = self.next_sent.wrapping_add(1);
         self.sent.mapping.counter(self.sent.offsets.producer).store(self.next_sent, Ordering::Release);
-        true
     }
 
     /// Has the kernel send what was pushed.
@@ -186,7 +217,7 @@ impl XdpSender {
         let until = self.completed.mapping.counter(self.completed.offsets.producer).load(Ordering::Acquire);
         while self.next_completed != until {
             let slot =
-                self.completed.mapping.slot::<u64>(self.completed.offsets.desc, self.next_completed & (FRAMES - 1));
+                self.completed.mapping.slot::<u64>(self.completed.offsets.desc, self.next_completed & (self.count - 1));
             // SAFETY: inside the mapping and aligned, as `slot` asserts; the kernel wrote it before it moved its counter.
             let offset = unsafe { slot.read() };
             self.free.push((offset as usize / FRAME_BYTES) as u32);

@@ -6,7 +6,6 @@
 //! without an error. Pacing is the job of [`crate::replay`].
 
 mod error;
-mod frame;
 
 use std::fs::File;
 use std::io::Write as _;
@@ -15,19 +14,21 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
-use wiremamba_model::flow::to_ethernet;
-use wiremamba_model::packet::{LinkType, Packet};
+use wiremamba_model::flow::Direction;
+use wiremamba_model::packet::Packet;
 
+use super::frame::{ETHERNET_HEADER, Framed, Refusal, frame_of};
 use super::link::{self, InterfaceAddress, Link};
+use super::rehearsal::{Rehearsal, Way};
 use super::{DeviceCounters, PacketSink, SinkError, SinkReport};
+use crate::source::Tagged;
 use crate::sys;
-use frame::ETHERNET_HEADER;
-pub(super) use frame::{Refusal, check_frame};
 
-pub use error::TapError;
-pub use frame::{
+pub use super::frame::{
     REFUSED_BUSY, REFUSED_KERNEL, REFUSED_NOT_ETHERNET, REFUSED_TOO_LONG, REFUSED_TOO_SHORT, REFUSED_TRUNCATED,
+    Truncated,
 };
+pub use error::TapError;
 
 /// Smallest MTU the kernel takes for a tap (`ETH_MIN_MTU`).
 pub const MTU_MIN: u32 = 68;
@@ -37,17 +38,6 @@ pub const MTU_MAX: u32 = 65_521;
 const WRITE_TRIES: u32 = 4;
 /// Wait between two such tries.
 const WRITE_PAUSE: Duration = Duration::from_micros(50);
-
-/// What to do with a packet of which the capture holds only the beginning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Truncated {
-    /// Fill it with zeros to its length on the wire, so that sizes and rates are those of the traffic. Headers
-    /// stay true to their length fields; checksums over the missing bytes are wrong. Counted as `padded`.
-    #[default]
-    Pad,
-    /// Refuse it.
-    Skip,
-}
 
 /// Which tap, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -84,6 +74,10 @@ pub struct TapSink {
     mtu: u32,
     truncated: Truncated,
     scratch: Vec<u8>,
+    /// What `staged_frame` counts as, where it is to be sent next.
+    staged: Option<Framed>,
+    staged_frame: Vec<u8>,
+    rehearsal: Rehearsal,
     report: SinkReport,
     /// Longest frame refused as too long, in bytes.
     longest_refused: usize,
@@ -180,6 +174,9 @@ impl TapSink {
             mtu: link.mtu,
             truncated: options.truncated,
             scratch: Vec::new(),
+            staged: None,
+            staged_frame: Vec::new(),
+            rehearsal: Rehearsal::of(Way::Tap),
             report: SinkReport::default(),
             longest_refused: 0,
             before: link.counters,
@@ -203,6 +200,9 @@ impl TapSink {
             mtu: about.mtu,
             truncated,
             scratch: Vec::new(),
+            staged: None,
+            staged_frame: Vec::new(),
+            rehearsal: Rehearsal::of(Way::Tap),
             report: SinkReport::default(),
             longest_refused: 0,
             before: DeviceCounters::default(),
@@ -250,34 +250,18 @@ impl TapSink {
         self.mtu
     }
 
-    fn try_send(&mut self, packet: &Packet) -> Result<(), Stop> {
-        if packet.linktype == LinkType::ETHERNET {
-            return self.send_ethernet(packet);
+    /// Counts a frame that was written, or why it was not. An error means that the tap is of no more use.
+    fn count(&mut self, written: Result<Framed, Stop>) -> Result<(), SinkError> {
+        match written {
+            Ok(framed) => self.report.count(framed),
+            Err(Stop::Refused(refusal)) => {
+                if let Refusal::TooLong { len, .. } = refusal {
+                    self.longest_refused = self.longest_refused.max(len);
+                }
+                *self.report.refused.entry(refusal.reason()).or_default() += 1;
+            }
+            Err(Stop::Broken(error)) => return Err(error.into()),
         }
-        let frame = to_ethernet(packet).ok_or(Refusal::NotEthernet)?;
-        self.send_ethernet(&frame)?;
-        self.report.reframed += 1;
-        Ok(())
-    }
-
-    fn send_ethernet(&mut self, packet: &Packet) -> Result<(), Stop> {
-        if !packet.is_truncated() {
-            check_frame(&packet.data, packet.data.len(), self.mtu)?;
-            return self.write(&packet.data);
-        }
-        if self.truncated == Truncated::Skip {
-            return Err(Refusal::Truncated.into());
-        }
-        let len = packet.len as usize;
-        check_frame(&packet.data, len, self.mtu)?; // before the buffer grows to `len`
-        let mut frame = std::mem::take(&mut self.scratch);
-        frame.clear();
-        frame.extend_from_slice(&packet.data);
-        frame.resize(len, 0);
-        let written = self.write(&frame);
-        self.scratch = frame;
-        written?;
-        self.report.padded += 1;
         Ok(())
     }
 
@@ -285,11 +269,8 @@ impl TapSink {
         let mut tries = 0;
         loop {
             let error = match (&self.tun).write(frame) {
-                Ok(_) => {
-                    // The driver takes a frame as a whole or not at all.
-                    self.report.bytes += frame.len() as u64;
-                    return Ok(());
-                }
+                // The driver takes a frame as a whole or not at all.
+                Ok(_) => return Ok(()),
                 Err(error) => error,
             };
             let name = || self.name.clone();
@@ -345,17 +326,32 @@ impl PacketSink for TapSink {
     /// Writes one packet as an Ethernet frame, or counts why it cannot go out. An error means that the tap is of no
     /// more use.
     fn send(&mut self, packet: &Packet) -> Result<(), SinkError> {
-        match self.try_send(packet) {
-            Ok(()) => self.report.packets += 1,
-            Err(Stop::Refused(refusal)) => {
-                if let Refusal::TooLong { len, .. } = refusal {
-                    self.longest_refused = self.longest_refused.max(len);
-                }
-                *self.report.refused.entry(refusal.reason()).or_default() += 1;
-            }
-            Err(Stop::Broken(error)) => return Err(error.into()),
-        }
-        Ok(())
+        self.staged = None;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let written = match frame_of(packet, self.truncated, self.mtu, &mut scratch) {
+            Ok((frame, framed)) => self.write(frame).map(|()| framed),
+            Err(refusal) => Err(refusal.into()),
+        };
+        self.scratch = scratch;
+        self.count(written)
+    }
+
+    fn stage(&mut self, tagged: &Tagged, _: Direction) -> bool {
+        let framed = frame_of(&tagged.packet, self.truncated, self.mtu, &mut self.scratch);
+        self.staged = framed.ok().map(|(frame, framed)| {
+            self.staged_frame.clear();
+            self.staged_frame.extend_from_slice(frame);
+            framed
+        });
+        self.staged.is_some()
+    }
+
+    fn release(&mut self, _: Direction) -> Result<(), SinkError> {
+        let Some(framed) = self.staged.take() else { return Ok(()) };
+        let frame = std::mem::take(&mut self.staged_frame);
+        let written = self.write(&frame).map(|()| framed);
+        self.staged_frame = frame;
+        self.count(written)
     }
 
     fn mtu(&self) -> Option<u32> {
@@ -364,6 +360,7 @@ impl PacketSink for TapSink {
 
     /// The driver refuses a frame shorter than an Ethernet header before it counts it.
     fn warm(&mut self) {
+        self.rehearsal.send(self.staged.map_or(0, |frame| frame.bytes));
         let _ = (&self.tun).write(&[0]);
     }
 

@@ -1,4 +1,9 @@
-//! Which frames may go onto a tap, and the reasons against, in the words of the counters.
+//! Which frames may go onto a network device, and the reasons against, in the words of the counters.
+
+use wiremamba_model::flow::to_ethernet;
+use wiremamba_model::packet::{LinkType, Packet};
+
+use super::SinkReport;
 
 /// Bytes of an Ethernet header without tags; a tap refuses less (`tun_get_user` in the kernel).
 pub(super) const ETHERNET_HEADER: usize = 14;
@@ -13,16 +18,27 @@ pub const REFUSED_TOO_LONG: &str = "longer than the MTU allows";
 pub const REFUSED_TOO_SHORT: &str = "shorter than an Ethernet header";
 /// A packet without IP, of a link type other than Ethernet.
 pub const REFUSED_NOT_ETHERNET: &str = "no Ethernet frame can be made of it";
-/// See [`Truncated::Skip`](super::Truncated::Skip).
+/// See [`Truncated::Skip`].
 pub const REFUSED_TRUNCATED: &str = "truncated in the capture";
 /// Out of memory or buffers, several times in a row.
 pub const REFUSED_BUSY: &str = "no room in the kernel";
 /// For a reason of its own.
 pub const REFUSED_KERNEL: &str = "refused by the kernel";
 
-/// Why one packet cannot go onto the tap. It is counted and the next one is tried.
+/// What to do with a packet of which the capture holds only the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Truncated {
+    /// Fill it with zeros to its length on the wire, so that sizes and rates are those of the traffic. Headers
+    /// stay true to their length fields; checksums over the missing bytes are wrong. Counted as `padded`.
+    #[default]
+    Pad,
+    /// Refuse it.
+    Skip,
+}
+
+/// Why one packet cannot go onto the device. It is counted and the next one is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::sink) enum Refusal {
+pub(super) enum Refusal {
     TooLong { len: usize, max: usize },
     TooShort,
     NotEthernet,
@@ -33,7 +49,7 @@ pub(in crate::sink) enum Refusal {
 
 impl Refusal {
     /// The reason in the words of [`SinkReport::refused`](crate::sink::SinkReport::refused).
-    pub(in crate::sink) fn reason(self) -> &'static str {
+    pub(super) fn reason(self) -> &'static str {
         match self {
             Refusal::TooLong { .. } => REFUSED_TOO_LONG,
             Refusal::TooShort => REFUSED_TOO_SHORT,
@@ -45,8 +61,55 @@ impl Refusal {
     }
 }
 
+/// What a frame that was sent counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Framed {
+    /// Bytes that were sent.
+    pub(super) bytes: usize,
+    is_padded: bool,
+    is_reframed: bool,
+}
+
+impl SinkReport {
+    /// Counts a frame that was sent.
+    pub(super) fn count(&mut self, frame: Framed) {
+        self.packets += 1;
+        self.bytes += frame.bytes as u64;
+        self.padded += u64::from(frame.is_padded);
+        self.reframed += u64::from(frame.is_reframed);
+    }
+}
+
+/// The Ethernet frame of a packet, for a device with this MTU: the packet's own bytes, or those that it leaves in `scratch` where
+/// the frame has to be made or filled up.
+pub(super) fn frame_of<'a>(
+    packet: &'a Packet,
+    truncated: Truncated,
+    mtu: u32,
+    scratch: &'a mut Vec<u8>,
+) -> Result<(&'a [u8], Framed), Refusal> {
+    let is_reframed = packet.linktype != LinkType::ETHERNET;
+    let made = if is_reframed { Some(to_ethernet(packet).ok_or(Refusal::NotEthernet)?) } else { None };
+    let whole = made.as_ref().unwrap_or(packet);
+    let is_padded = whole.is_truncated();
+    if is_padded && truncated == Truncated::Skip {
+        return Err(Refusal::Truncated);
+    }
+    let bytes = if is_padded { whole.len as usize } else { whole.data.len() };
+    // Before the buffer grows to as many.
+    check_frame(&whole.data, bytes, mtu)?;
+    let framed = Framed { bytes, is_padded, is_reframed };
+    if !is_padded && !is_reframed {
+        return Ok((&packet.data, framed));
+    }
+    scratch.clear();
+    scratch.extend_from_slice(&whole.data);
+    scratch.resize(bytes, 0);
+    Ok((scratch, framed))
+}
+
 /// Whether a frame of `len` bytes that begins with `head` may go onto an interface with this MTU.
-pub(in crate::sink) fn check_frame(head: &[u8], len: usize, mtu: u32) -> Result<(), Refusal> {
+fn check_frame(head: &[u8], len: usize, mtu: u32) -> Result<(), Refusal> {
     if head.len() < ETHERNET_HEADER {
         return Err(Refusal::TooShort);
     }

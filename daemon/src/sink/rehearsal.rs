@@ -1,0 +1,149 @@
+//! Frames that nobody gets, sent the way of those that count, in a network namespace of the sink's own.
+//!
+//! The way through the kernel gets cold while nothing is sent: code, tables and buffers leave the caches. A packet that is sent
+//! ten milliseconds after the last one then takes nine times as long as one that follows it closely. So a frame goes the same
+//! way, in a network that no other program sees, a moment before one that counts. The namespace has no name: it goes when what
+//! sends into it is closed, with the process at the latest.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{MsgFlags, send};
+
+use super::link::{self, Link};
+use crate::sys::attach_tun;
+use crate::sys::packet::{bind, packet_socket};
+use crate::sys::xdp::{FRAME_BYTES, XdpSender};
+
+/// The loopback interface of every namespace.
+const LOOPBACK: u32 = 1;
+/// The tap's name; there is no other in its namespace.
+const TAP: &str = "rehearsal";
+/// Frames under way at most.
+const FRAMES: u32 = 64;
+/// Shortest frame: an Ethernet header.
+const BYTES_MIN: usize = 14;
+/// To nobody, of the EtherType that is for experiments (IEEE 802, 9.2.4), so that no protocol takes it.
+const FRAME: [u8; FRAME_BYTES] = {
+    let mut frame = [0; FRAME_BYTES];
+    (frame[12], frame[13]) = (0x88, 0xb5);
+    frame
+};
+
+/// How frames go into the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Through AF_XDP.
+    Xdp,
+    /// Through a packet socket.
+    Packet,
+    /// Through a tap's file.
+    Tap,
+}
+
+enum Sender {
+    Xdp(Box<XdpSender>),
+    Packet(OwnedFd),
+    Tap(File),
+}
+
+/// A way through the kernel that ends nowhere.
+pub(super) struct Rehearsal {
+    way: Way,
+    /// Made when it is needed first; `None` inside where this program may not (CAP_SYS_ADMIN).
+    sender: Option<Option<Sender>>,
+}
+
+impl fmt::Debug for Rehearsal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rehearsal").field("way", &self.way).finish_non_exhaustive()
+    }
+}
+
+impl Rehearsal {
+    /// One that does nothing until it is needed.
+    pub(super) fn of(way: Way) -> Self {
+        Self { way, sender: None }
+    }
+
+    /// Sends one frame to nobody, as long as the one that will count: the kernel has buffers for each size. The first call makes
+    /// the network, which takes milliseconds.
+    pub(super) fn send(&mut self, bytes: usize) {
+        let frame = &FRAME[..bytes.clamp(BYTES_MIN, FRAME_BYTES)];
+        // Nobody misses a frame that could not be sent.
+        match self.sender.get_or_insert_with(|| Sender::new(self.way)) {
+            Some(Sender::Xdp(sender)) => {
+                let _ = (sender.push(frame), sender.flush());
+            }
+            Some(Sender::Packet(socket)) => drop(send(socket.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT)),
+            Some(Sender::Tap(tun)) => drop(tun.write(frame)),
+            None => {}
+        }
+    }
+}
+
+impl Sender {
+    fn new(way: Way) -> Option<Self> {
+        // A namespace is a thread's own: one that ends at once leaves the others where they are.
+        let made = std::thread::spawn(move || Self::in_own_network(way)).join();
+        made.unwrap_or(Err(Errno::EINVAL))
+            .inspect_err(
+                |errno| tracing::debug!(%errno, "no network to rehearse in: packets leave a little late after a pause"),
+            )
+            .ok()
+    }
+
+    fn in_own_network(way: Way) -> nix::Result<Self> {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        if way == Way::Tap {
+            let tun = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
+            let tun = tun.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EINVAL)))?;
+            attach_tun(&tun, TAP, (libc::IFF_TAP | libc::IFF_NO_PI) as i16)?;
+            link::set_up(Link::by_name(TAP)?.ok_or(Errno::ENODEV)?.index)?;
+            return Ok(Self::Tap(tun));
+        }
+        link::set_up(LOOPBACK as i32)?;
+        if way == Way::Xdp {
+            return Ok(Self::Xdp(Box::new(XdpSender::bind(LOOPBACK, FRAMES)?)));
+        }
+        let socket = packet_socket()?;
+        bind(socket.as_fd(), LOOPBACK, false)?;
+        Ok(Self::Packet(socket))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rehearsal_is_seen_by_nobody() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: a network namespace needs root");
+            return;
+        }
+        let namespace = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        let loopback = || Link::by_index(LOOPBACK as i32).unwrap().unwrap().counters;
+        let (before, packets) = (namespace(), loopback().tx_packets);
+        for way in [Way::Xdp, Way::Packet, Way::Tap] {
+            let mut rehearsal = Rehearsal::of(way);
+            for bytes in [0, 60, 1514, usize::MAX].into_iter().cycle().take(1000) {
+                rehearsal.send(bytes);
+            }
+            match (&rehearsal.sender, way) {
+                (Some(Some(Sender::Xdp(_))), Way::Xdp) | (Some(Some(Sender::Packet(_))), Way::Packet) => {}
+                (Some(Some(Sender::Tap(_))), Way::Tap) => {}
+                _ => panic!("no rehearsal through {way:?}"),
+            }
+        }
+        assert_eq!(namespace(), before);
+        assert!(Link::by_name(TAP).unwrap().is_none(), "it has a network of its own");
+        assert!(loopback().tx_packets < packets + 1000, "nothing went through the loopback interface of this one");
+    }
+}
