@@ -36,7 +36,7 @@ use pacer::{Pacer, Wait};
 use recovery::next_lag;
 use split::{Cut, Splitter};
 use wiremamba_model::flow::Direction;
-use wiremamba_model::packet::Timestamp;
+use wiremamba_model::packet::{LinkType, Packet, Timestamp};
 
 pub use feed::PRELOAD_BYTES_MAX;
 
@@ -53,6 +53,8 @@ pub use split::Oversize;
 pub const LATE_NS: u64 = 1_000_000;
 /// Longest sleep on an empty ring before the stop flag is looked at.
 const EMPTY_WAIT: Duration = Duration::from_millis(5);
+/// Bytes of an Ethernet header, which the MTU does not count.
+const ETHERNET_HEADER: u32 = 14;
 /// Shortest time between two reports.
 const REPORT_MIN_NS: u64 = 10_000_000;
 
@@ -80,7 +82,7 @@ pub struct ReplayOptions {
     pub oversize: Oversize,
     /// The MTU where the sink has none of its own, as a file. Default: none, nothing is too long.
     pub mtu: Option<u32>,
-    /// After a stall (of this process, of the sink, of the source) this much time is made up for, in small steps, and the rest
+    /// After a stall (of this process, of the sink, of the source) this much time is made up for, in small steps or in one long gap, and the rest
     /// of the schedule is moved back; the moves are counted. Default 100 ms.
     pub catch_up_max: Duration,
     /// Read the whole source into memory first, at most [`PRELOAD_BYTES_MAX`]; passes after the first are over these packets.
@@ -283,6 +285,23 @@ enum Failure {
     Truth(TruthError),
 }
 
+/// A packet, or a part of one, whose time has come.
+#[derive(Clone, Copy)]
+struct Offer<'a> {
+    tagged: &'a Tagged,
+    /// What the book has of the whole.
+    entry: Option<&'a Entry>,
+    now: u64,
+    late_ns: u64,
+    /// Whether the sink has it already.
+    is_staged: bool,
+}
+
+/// Whose packet it is, where somebody knows.
+fn direction(entry: Option<&Entry>) -> Direction {
+    entry.map_or(Direction::Orig, |entry| entry.direction)
+}
+
 /// A replay under way.
 struct Job<'a, R> {
     schedule: Schedule,
@@ -321,7 +340,7 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
             }
             if self.feed.is_at_end_of_batch() && !self.schedule.is_top_speed() {
                 // The next batch takes its time, which the last packet of this one need not wait for.
-                self.flush(sink)?;
+                sink.flush().map_err(Failure::Sink)?;
             }
             let ended = match self.feed.next() {
                 Fed::Packet(tagged) => {
@@ -356,8 +375,7 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         let packet = &tagged.packet;
         // Of the whole: a fragment but the first one has no ports.
         let entry = self.book.as_ref().and_then(|book| book.look_up(tagged));
-        let direction = entry.as_ref().map_or(Direction::Orig, |entry| entry.direction);
-        let mut is_staged = false;
+        let (mut is_waited_for, mut is_staged) = (false, false);
         let (now, late_ns) = match self.schedule.deadline_ns(packet.ts, packet.len) {
             Some(due) => {
                 if self.options.duration.is_some_and(|d| u128::from(due) > d.as_nanos()) {
@@ -368,16 +386,13 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
                 let gap = due.saturating_sub(std::mem::replace(&mut self.due_ns, due));
                 let target = deadline.saturating_add(next_lag(self.lag_ns, gap));
                 if pacer::now_ns() < target {
-                    self.flush(sink)?;
-                    is_staged = sink.stage(tagged, direction);
+                    sink.flush().map_err(Failure::Sink)?;
+                    is_waited_for = true;
+                    is_staged = self.may_be_staged(packet, sink) && sink.stage(tagged, direction(entry.as_ref()));
                 }
                 match self.wait_and_report(target, sink) {
                     Wait::Reached(now) if self.is_over(now) => return Ok(Some(Ended::Duration)),
                     Wait::Reached(now) => {
-                        if is_staged {
-                            sink.release(direction).map_err(Failure::Sink)?;
-                            self.pacer.sent();
-                        }
                         self.lag_ns = self.catch_up(now.saturating_sub(deadline), is_underrun);
                         (now, self.lag_ns)
                     }
@@ -392,31 +407,36 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
                 (now, 0)
             }
         };
-        if is_staged {
-            self.count(tagged, entry.as_ref(), now, late_ns, sink)?;
-        } else if let Some(ended) = self.send(tagged, entry.as_ref(), now, late_ns, sink)? {
+        let sent_before = self.counters.sent;
+        let offer = Offer { tagged, entry: entry.as_ref(), now, late_ns, is_staged };
+        if let Some(ended) = self.send(&offer, sink)? {
             return Ok(Some(ended));
+        }
+        match self.counters.sent - sent_before {
+            0 => {}
+            1 if is_waited_for => self.pacer.sent_in_time(now),
+            _ => self.pacer.sent(now),
         }
         self.report_if_due(now, sink);
         // Known now rather than when the next packet is there, which may take its time.
         Ok(self.options.limit.is_some_and(|limit| self.taken() >= limit).then_some(Ended::Limit))
     }
 
+    /// Whether a packet goes as it is where it goes: what may be split is looked at when it is sent.
+    fn may_be_staged(&self, packet: &Packet, sink: &dyn PacketSink) -> bool {
+        let header = if packet.linktype == LinkType::ETHERNET { ETHERNET_HEADER } else { 0 };
+        let mtu = sink.mtu().or(self.options.mtu);
+        self.options.oversize == Oversize::Refuse || mtu.is_none_or(|mtu| packet.len <= mtu.saturating_add(header))
+    }
+
     /// Sends a packet whose time has come, or its parts where it is too long and may be split.
-    fn send(
-        &mut self,
-        tagged: &Tagged,
-        entry: Option<&Entry>,
-        now: u64,
-        late_ns: u64,
-        sink: &mut dyn PacketSink,
-    ) -> Result<Option<Ended>, Failure> {
-        if self.options.oversize == Oversize::Refuse {
-            return self.send_one(tagged, entry, now, late_ns, sink);
+    fn send(&mut self, offer: &Offer<'_>, sink: &mut dyn PacketSink) -> Result<Option<Ended>, Failure> {
+        if offer.is_staged || self.options.oversize == Oversize::Refuse {
+            return self.send_one(offer, sink);
         }
         let mtu = sink.mtu().or(self.options.mtu);
         let mut splitter = std::mem::take(&mut self.splitter);
-        let parts = match mtu.and_then(|mtu| splitter.split(tagged, mtu)) {
+        let parts = match mtu.and_then(|mtu| splitter.split(offer.tagged, mtu)) {
             None => None,
             Some(Cut::Segments(parts)) => Some(parts),
             Some(Cut::Fragments(parts)) => {
@@ -426,12 +446,12 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         };
         let mut ended = Ok(None);
         match parts {
-            None => ended = self.send_one(tagged, entry, now, late_ns, sink),
+            None => ended = self.send_one(offer, sink),
             Some(parts) => {
                 self.counters.oversize_split += 1;
                 self.counters.oversize_segments += parts.len() as u64;
                 for part in parts {
-                    ended = self.send_one(part, entry, now, late_ns, sink);
+                    ended = self.send_one(&Offer { tagged: part, ..*offer }, sink);
                     if !matches!(ended, Ok(None)) {
                         break;
                     }
@@ -442,43 +462,31 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         ended
     }
 
-    /// Sends what fits, or is refused; `entry` is what the book has of it.
-    fn send_one(
-        &mut self,
-        tagged: &Tagged,
-        entry: Option<&Entry>,
-        now: u64,
-        late_ns: u64,
-        sink: &mut dyn PacketSink,
-    ) -> Result<Option<Ended>, Failure> {
+    /// Sends what fits, or is refused.
+    fn send_one(&mut self, offer: &Offer<'_>, sink: &mut dyn PacketSink) -> Result<Option<Ended>, Failure> {
+        let Offer { tagged, entry, now, late_ns, is_staged } = *offer;
         let sent = match entry {
+            _ if is_staged => sink.release(direction(entry)),
             Some(entry) => sink.send_from(tagged, entry.direction),
             None => sink.send(&tagged.packet),
         };
         match sent {
-            Ok(()) => self.count(tagged, entry, now, late_ns, sink)?,
+            Ok(()) => {
+                let is_sent = self.counters.count(sink.report(), late_ns);
+                if tagged.tag.is_last {
+                    let sessions = if tagged.tag.is_again {
+                        &mut self.counters.sessions_again
+                    } else {
+                        &mut self.counters.sessions_fresh
+                    };
+                    *sessions += 1;
+                }
+                self.enter(entry.filter(|_| is_sent), tagged, now)?;
+            }
             Err(SinkError::Closed { .. }) => return Ok(Some(Ended::Closed)),
             Err(error) => return Err(Failure::Sink(error)),
         }
         Ok(None)
-    }
-
-    /// Counts what the sink took.
-    fn count(
-        &mut self,
-        tagged: &Tagged,
-        entry: Option<&Entry>,
-        now: u64,
-        late_ns: u64,
-        sink: &dyn PacketSink,
-    ) -> Result<(), Failure> {
-        let is_sent = self.counters.count(sink.report(), late_ns);
-        if tagged.tag.is_last {
-            let sessions =
-                if tagged.tag.is_again { &mut self.counters.sessions_again } else { &mut self.counters.sessions_fresh };
-            *sessions += 1;
-        }
-        self.enter(entry.filter(|_| is_sent), tagged, now)
     }
 
     /// Takes over a pace that was changed.
@@ -533,10 +541,12 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
         if self.pacer.wait_until(pacer::now_ns().saturating_add(delay), self.stop, || {}) == Wait::Stopped {
             return None;
         }
+        if self.options.live.is_some() || !self.schedule.is_top_speed() {
+            sink.prepare_to_warm();
+        }
         let start = if self.schedule.is_top_speed() {
             pacer::now_ns()
         } else {
-            sink.warm();
             match self.pacer.warm_up(self.stop) {
                 Wait::Reached(now) => now,
                 Wait::Stopped => return None,
@@ -556,13 +566,6 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
             }
         }
         self.pacer.wait_until(deadline, self.stop, || sink.warm())
-    }
-
-    /// Sends what the sink has taken and not sent.
-    fn flush(&mut self, sink: &mut dyn PacketSink) -> Result<(), Failure> {
-        sink.flush().map_err(Failure::Sink)?;
-        self.pacer.sent();
-        Ok(())
     }
 
     /// Waits a moment for a source that has nothing.

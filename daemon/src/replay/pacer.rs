@@ -1,6 +1,6 @@
 //! Waiting for a deadline on the monotonic clock: sleep until shortly before, then spin.
 //!
-//! How long before is measured ([`Margin`]), and so is how much earlier a packet has to be sent after a sleep ([`Lead`]) and
+//! How long before is measured ([`Margin`]), and so is how much earlier a packet has to be sent after a pause ([`Lead`]) and
 //! before a tick of the kernel's clock ([`Tick`]). Sleeps are absolute, so a late one moves nothing after it, and come in
 //! slices, so a stop is seen soon.
 
@@ -20,16 +20,14 @@ use super::tick::Tick;
 const SLICE_NS: u64 = 20_000_000;
 /// Sleeps before the first packet, which measure the margin and warm the caches: 16 of 250 µs.
 const WARM_UP_SLEEPS: u32 = 16;
-/// A pause of this length or more leaves the way to the sink cold.
-const COLD_NS: u64 = 50_000;
-/// Time that going the way takes where it is cold ...
-const COLD_WAY_NS: u64 = 40_000;
-/// ... and where it is warm.
-const WARM_WAY_NS: u64 = 12_000;
-/// Beginning later than planned by this much is no reason not to go it.
-const SLACK_NS: u64 = 2_000;
 /// Length of each.
 const WARM_UP_NS: u64 = 250_000;
+/// A pause of this length or more leaves the way to the sink cold.
+const COLD_NS: u64 = 50_000;
+/// In one of this length waking earlier, for what warms the way, costs little.
+const LONG_NS: u64 = 1_000_000;
+/// Beginning later than planned by this much is no reason not to go the way once more.
+const SLACK_NS: u64 = 2_000;
 
 /// How a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +38,34 @@ pub(super) enum Wait {
     Stopped,
 }
 
+/// What going the sink's way without a packet takes.
+#[derive(Debug)]
+struct Way {
+    mean_ns: f64,
+}
+
+impl Way {
+    /// Least and most that is set aside for it.
+    const RESERVE_NS: std::ops::RangeInclusive<f64> = 8_000.0..=100_000.0;
+
+    fn new(first_guess_ns: u32) -> Self {
+        Self { mean_ns: f64::from(first_guess_ns) }
+    }
+
+    /// Time to set aside: twice of what it takes on average, since it is never the same.
+    fn reserve_ns(&self) -> u64 {
+        (2.0 * self.mean_ns).clamp(*Self::RESERVE_NS.start(), *Self::RESERVE_NS.end()) as u64
+    }
+
+    fn go(&mut self, warm: &mut impl FnMut()) {
+        let began = now_ns();
+        warm();
+        // What took longer than twice the mean was interrupted, or moves it slowly.
+        let took = ((now_ns() - began) as f64).min(2.0 * self.mean_ns + 1_000.0);
+        self.mean_ns += (took - self.mean_ns) / 16.0;
+    }
+}
+
 /// Waits for deadlines on `CLOCK_MONOTONIC`. Belongs to one thread; while it lives, that thread's timer slack is
 /// 1 ns instead of the usual 50 µs.
 #[derive(Debug)]
@@ -47,9 +73,9 @@ pub(super) struct Pacer {
     margin: Margin,
     lead: Lead,
     tick: Tick,
-    /// When the last wait ended, and how long nothing had been sent then; `None` where there was none, or its packet has been
-    /// sent.
-    waited: Option<(u64, u64)>,
+    /// What warming the way takes where it is cold, and once more.
+    cold_way: Way,
+    warm_way: Way,
     /// When something was sent last.
     sent_ns: u64,
     slack_before: Option<u64>,
@@ -64,7 +90,8 @@ impl Pacer {
             margin: Margin::new(spin),
             lead: Lead::default(),
             tick: Tick::new(),
-            waited: None,
+            cold_way: Way::new(20_000),
+            warm_way: Way::new(6_000),
             sent_ns: 0,
             slack_before,
         }
@@ -85,7 +112,6 @@ impl Pacer {
     /// see [`Lead`] and [`Tick`] for how much before it this may end. After a pause it calls `warm` when it wakes and once more
     /// shortly before the end, where there is time.
     pub(super) fn wait_until(&mut self, deadline_ns: u64, stop: &AtomicBool, mut warm: impl FnMut()) -> Wait {
-        self.waited = None;
         let mut now = now_ns();
         if now >= deadline_ns {
             return Wait::Reached(now);
@@ -93,25 +119,28 @@ impl Pacer {
         self.margin.wait(now, deadline_ns - now);
         self.tick.look();
         let pause_ns = deadline_ns.saturating_sub(self.sent_ns);
-        let wake = deadline_ns.saturating_sub(self.margin.ns());
+        let earlier_ns = if pause_ns >= LONG_NS { self.warming_ns() } else { 0 };
+        let wake = deadline_ns.saturating_sub(self.margin.ns().saturating_add(earlier_ns));
         if self.sleep_until(wake, now, stop) == Wait::Stopped {
             return Wait::Stopped;
         }
         now = now_ns();
         let target = self.tick.aim(deadline_ns - self.lead.ns(pause_ns));
-        if pause_ns >= COLD_NS && now + COLD_WAY_NS < target {
-            warm();
-            match self.spin_until(target - WARM_WAY_NS, stop) {
-                Wait::Reached(at) if at + WARM_WAY_NS - SLACK_NS < target => warm(),
+        if pause_ns >= COLD_NS && now + self.warming_ns() < target {
+            self.cold_way.go(&mut warm);
+            let again = target - self.warm_way.reserve_ns();
+            match self.spin_until(again, stop) {
+                Wait::Reached(now) if now < again + SLACK_NS => self.warm_way.go(&mut warm),
                 Wait::Reached(_) => {}
                 Wait::Stopped => return Wait::Stopped,
             }
         }
-        let ended = self.spin_until(target, stop);
-        if let Wait::Reached(now) = ended {
-            self.waited = Some((now, pause_ns));
-        }
-        ended
+        self.spin_until(target, stop)
+    }
+
+    /// What is set aside for warming the way twice.
+    fn warming_ns(&self) -> u64 {
+        self.cold_way.reserve_ns() + self.warm_way.reserve_ns()
     }
 
     /// Reads the clock until it is `target_ns` or later. Without a margin that is at once: the sleep ended there or after it.
@@ -129,12 +158,16 @@ impl Pacer {
         Wait::Reached(now)
     }
 
-    /// Says that what was waited for has been sent just now, and nothing else.
-    pub(super) fn sent(&mut self) {
-        if let Some((since, pause_ns)) = self.waited.take() {
-            self.sent_ns = now_ns();
-            self.lead.sent(pause_ns, self.sent_ns - since);
-        }
+    /// Takes note of a packet that was sent at `now_ns`, without a wait for it.
+    pub(super) fn sent(&mut self, now_ns: u64) {
+        self.sent_ns = now_ns;
+    }
+
+    /// Takes note of a packet that was waited for until `reached_ns` and sent by a call that returned just now.
+    pub(super) fn sent_in_time(&mut self, reached_ns: u64) {
+        let now = now_ns();
+        self.lead.sent(reached_ns.saturating_sub(self.sent_ns), now - reached_ns);
+        self.sent_ns = now;
     }
 
     /// Sleeps until `target_ns`, in slices, without spinning.
@@ -200,6 +233,34 @@ mod tests {
                 assert!(now >= deadline);
             }
         }
+    }
+
+    #[test]
+    fn the_way_is_warmed_at_both_ends_of_a_wait_and_not_in_a_short_one() {
+        let stop = AtomicBool::new(false);
+        // Spins all the time, so that no wake-up is late.
+        let mut pacer = Pacer::new(Spin::Fixed(Duration::MAX));
+        let mut warmed = |pause_ns: u64| {
+            let mut calls = 0;
+            let now = now_ns();
+            pacer.sent(now);
+            pacer.wait_until(now + pause_ns, &stop, || calls += 1);
+            calls
+        };
+        // Whoever is interrupted shortly before the end does without the second time.
+        let calls: [u32; 20] = std::array::from_fn(|_| warmed(2_000_000));
+        assert!(calls.contains(&2) && calls.iter().all(|calls| *calls <= 2), "{calls:?}");
+        assert_eq!((0..100).map(|_| warmed(30_000)).sum::<u32>(), 0, "nothing gets cold in so short a pause");
+    }
+
+    #[test]
+    fn what_is_set_aside_for_the_way_follows_what_it_takes() {
+        let mut way = Way::new(20_000);
+        assert_eq!(way.reserve_ns(), 40_000);
+        (0..200).for_each(|_| way.go(&mut || {}));
+        assert_eq!(way.reserve_ns(), 8_000);
+        (0..200).for_each(|_| way.go(&mut || std::thread::sleep(Duration::from_micros(100))));
+        assert_eq!(way.reserve_ns(), 100_000);
     }
 
     #[test]

@@ -99,11 +99,11 @@ pub(super) fn frame_of<'a>(
     // Before the buffer grows to as many.
     check_frame(&whole.data, bytes, mtu)?;
     let framed = Framed { bytes, is_padded, is_reframed };
-    if !is_padded && !is_reframed {
-        return Ok((&packet.data, framed));
+    match made {
+        None if !is_padded => return Ok((&packet.data, framed)),
+        None => scratch.clone_from(&packet.data),
+        Some(made) => *scratch = made.data,
     }
-    scratch.clear();
-    scratch.extend_from_slice(&whole.data);
     scratch.resize(bytes, 0);
     Ok((scratch, framed))
 }

@@ -268,28 +268,28 @@ impl PacketSink for InterfaceSink {
 
     fn release(&mut self, _: Direction) -> Result<(), SinkError> {
         let Some(framed) = self.staged.take() else { return Ok(()) };
-        let sent = match &mut self.sender {
-            Sender::Xdp { sender, pending } => {
-                sender.publish();
-                *pending += 1;
-                self.flush().map(Ok)
-            }
-            Sender::Packet(_) => {
-                let frame = std::mem::take(&mut self.staged_frame);
-                let sent = self.transmit(&frame);
-                self.staged_frame = frame;
-                sent
-            }
-        };
+        if let Sender::Xdp { sender, pending } = &mut self.sender {
+            sender.publish();
+            *pending += 1;
+            self.count(Ok(framed));
+            return self.flush();
+        }
+        let frame = std::mem::take(&mut self.staged_frame);
+        let sent = self.transmit(&frame);
+        self.staged_frame = frame;
         self.count(sent?.map(|()| framed));
         Ok(())
     }
 
-    /// A call that finds nothing to send.
+    fn prepare_to_warm(&mut self) {
+        self.rehearsal.prepare();
+    }
+
+    /// A rehearsal, and a call that finds nothing to send.
     fn warm(&mut self) {
         self.rehearsal.send(self.staged.map_or(0, |frame| frame.bytes));
         match &mut self.sender {
-            Sender::Xdp { sender, .. } => sender.warm(),
+            Sender::Xdp { sender, .. } => drop(sender.kick_once()),
             // Shorter than an Ethernet header: EINVAL.
             Sender::Packet(socket) => drop(send(socket.as_raw_fd(), &[0], MsgFlags::empty())),
         }

@@ -35,7 +35,7 @@ pub trait PacketSink {
 
     /// Gets a packet ready before its time, so that [`release`](Self::release) sends it with the least delay. Returns whether it
     /// is ready; where not, it is sent by [`send_from`](Self::send_from), which also says why a packet is refused. What is ready
-    /// and not released is forgotten by the next call of either.
+    /// and not released is forgotten when the next one is staged or sent.
     fn stage(&mut self, tagged: &Tagged, direction: Direction) -> bool {
         let _ = (tagged, direction);
         false
@@ -70,7 +70,10 @@ pub trait PacketSink {
         None
     }
 
-    /// Goes the way of a packet without one, so that the next finds the caches warm after a pause. The first call may take long.
+    /// Makes what [`warm`](Self::warm) needs, which takes milliseconds.
+    fn prepare_to_warm(&mut self) {}
+
+    /// Goes the way of the packet that is staged without it, so that it finds the caches warm after a pause.
     fn warm(&mut self) {}
 
     /// Brings on its way what was taken and is held back to be sent together.

@@ -15,6 +15,8 @@ pub struct PairSink<C, S> {
     server: S,
     report: SinkReport,
     watch: Option<DeviceWatch>,
+    /// Side of the packet that was staged last, if it was.
+    staged: Option<Direction>,
     /// Where the watch's report goes at the end.
     watched: Arc<Mutex<Option<DeviceReport>>>,
     /// A packet with the device's MAC.
@@ -25,7 +27,15 @@ impl<C: PacketSink, S: PacketSink> PairSink<C, S> {
     /// A pair of sinks that nothing was sent to yet.
     pub fn new(client: C, server: S) -> Self {
         let scratch = Tagged::default().packet;
-        Self { client, server, report: SinkReport::default(), watch: None, watched: Arc::default(), scratch }
+        Self {
+            client,
+            server,
+            report: SinkReport::default(),
+            watch: None,
+            staged: None,
+            watched: Arc::default(),
+            scratch,
+        }
     }
 
     /// With somebody who watches what comes out of the device between the two; the report is there after `finish`.
@@ -92,11 +102,13 @@ impl<C: PacketSink, S: PacketSink> PacketSink for PairSink<C, S> {
 
     /// With a watch, packets are changed and announced on their way.
     fn stage(&mut self, tagged: &Tagged, direction: Direction) -> bool {
-        self.watch.is_none()
+        let is_staged = self.watch.is_none()
             && match direction {
                 Direction::Orig => self.client.stage(tagged, direction),
                 Direction::Resp => self.server.stage(tagged, direction),
-            }
+            };
+        self.staged = is_staged.then_some(direction);
+        is_staged
     }
 
     fn release(&mut self, direction: Direction) -> Result<(), SinkError> {
@@ -123,9 +135,18 @@ impl<C: PacketSink, S: PacketSink> PacketSink for PairSink<C, S> {
         self.watch.as_ref().map(DeviceWatch::so_far)
     }
 
+    fn prepare_to_warm(&mut self) {
+        self.client.prepare_to_warm();
+        self.server.prepare_to_warm();
+    }
+
     fn warm(&mut self) {
-        self.client.warm();
-        self.server.warm();
+        if self.staged != Some(Direction::Resp) {
+            self.client.warm();
+        }
+        if self.staged != Some(Direction::Orig) {
+            self.server.warm();
+        }
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {

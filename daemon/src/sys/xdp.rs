@@ -198,10 +198,14 @@ impl XdpSender {
         Err(Errno::ETIMEDOUT)
     }
 
-    /// Makes a call to send, with or without something to send, and takes back what was sent.
-    pub(crate) fn warm(&mut self) {
-        let _ = self.kick();
+    /// Makes one call to send, with or without something to send, and takes back what was sent.
+    ///
+    /// # Errors
+    /// The kernel's, `EAGAIN` and `EBUSY` among them, after which what was pushed may still be there.
+    pub(crate) fn kick_once(&mut self) -> nix::Result<()> {
+        let kicked = self.kick();
         self.reap();
+        kicked
     }
 
     fn kick(&self) -> nix::Result<()> {

@@ -358,7 +358,11 @@ impl PacketSink for TapSink {
         Some(self.mtu)
     }
 
-    /// The driver refuses a frame shorter than an Ethernet header before it counts it.
+    fn prepare_to_warm(&mut self) {
+        self.rehearsal.prepare();
+    }
+
+    /// A rehearsal, and a frame shorter than an Ethernet header, which the driver refuses before it counts it.
     fn warm(&mut self) {
         self.rehearsal.send(self.staged.map_or(0, |frame| frame.bytes));
         let _ = (&self.tun).write(&[0]);
