@@ -13,7 +13,7 @@ use wiremamba_model::packet::Packet;
 
 use super::frame::{Framed, REFUSED_BUSY, REFUSED_KERNEL, Truncated, frame_of};
 use super::link::Link;
-use super::rehearsal::{Rehearsal, Way};
+use super::warmer::{Warmer, Way};
 use super::{DeviceCounters, PacketSink, SinkError, SinkReport};
 use crate::source::Tagged;
 use crate::sys::packet::{bind, packet_socket};
@@ -104,7 +104,7 @@ pub struct InterfaceSink {
     staged: Option<Framed>,
     /// It, for a packet socket.
     staged_frame: Vec<u8>,
-    rehearsal: Rehearsal,
+    warmer: Warmer,
 }
 
 impl InterfaceSink {
@@ -155,7 +155,7 @@ impl InterfaceSink {
             before: link.counters,
             staged: None,
             staged_frame: Vec::new(),
-            rehearsal: Rehearsal::of(if xdp { Way::Xdp } else { Way::Packet }),
+            warmer: Warmer::of(if xdp { Way::Xdp } else { Way::Packet }),
         })
     }
 
@@ -282,12 +282,12 @@ impl PacketSink for InterfaceSink {
     }
 
     fn prepare_to_warm(&mut self) {
-        self.rehearsal.prepare();
+        self.warmer.prepare();
     }
 
-    /// A rehearsal, and a call that finds nothing to send.
+    /// A frame to nobody, and a call that finds nothing to send.
     fn warm(&mut self) {
-        self.rehearsal.send(self.staged.map_or(0, |frame| frame.bytes));
+        self.warmer.send(self.staged.map_or(0, |frame| frame.bytes));
         match &mut self.sender {
             Sender::Xdp { sender, .. } => drop(sender.kick_once()),
             // Shorter than an Ethernet header: EINVAL.

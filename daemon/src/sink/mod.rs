@@ -5,9 +5,9 @@ mod frame;
 pub mod interface;
 mod link;
 pub mod pair;
-mod rehearsal;
 pub mod savefile;
 pub mod tap;
+mod warmer;
 
 pub use link::InterfaceAddress;
 

@@ -19,7 +19,7 @@ use wiremamba_model::packet::Packet;
 
 use super::frame::{ETHERNET_HEADER, Framed, Refusal, frame_of};
 use super::link::{self, InterfaceAddress, Link};
-use super::rehearsal::{Rehearsal, Way};
+use super::warmer::{Warmer, Way};
 use super::{DeviceCounters, PacketSink, SinkError, SinkReport};
 use crate::source::Tagged;
 use crate::sys;
@@ -77,7 +77,7 @@ pub struct TapSink {
     /// What `staged_frame` counts as, where it is to be sent next.
     staged: Option<Framed>,
     staged_frame: Vec<u8>,
-    rehearsal: Rehearsal,
+    warmer: Warmer,
     report: SinkReport,
     /// Longest frame refused as too long, in bytes.
     longest_refused: usize,
@@ -176,7 +176,7 @@ impl TapSink {
             scratch: Vec::new(),
             staged: None,
             staged_frame: Vec::new(),
-            rehearsal: Rehearsal::of(Way::Tap),
+            warmer: Warmer::of(Way::Tap),
             report: SinkReport::default(),
             longest_refused: 0,
             before: link.counters,
@@ -202,7 +202,7 @@ impl TapSink {
             scratch: Vec::new(),
             staged: None,
             staged_frame: Vec::new(),
-            rehearsal: Rehearsal::of(Way::Tap),
+            warmer: Warmer::of(Way::Tap),
             report: SinkReport::default(),
             longest_refused: 0,
             before: DeviceCounters::default(),
@@ -359,12 +359,12 @@ impl PacketSink for TapSink {
     }
 
     fn prepare_to_warm(&mut self) {
-        self.rehearsal.prepare();
+        self.warmer.prepare();
     }
 
-    /// A rehearsal, and a frame shorter than an Ethernet header, which the driver refuses before it counts it.
+    /// A frame to nobody, and a frame shorter than an Ethernet header, which the driver refuses before it counts it.
     fn warm(&mut self) {
-        self.rehearsal.send(self.staged.map_or(0, |frame| frame.bytes));
+        self.warmer.send(self.staged.map_or(0, |frame| frame.bytes));
         let _ = (&self.tun).write(&[0]);
     }
 

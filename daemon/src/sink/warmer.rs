@@ -24,7 +24,7 @@ use crate::sys::xdp::{FRAME_BYTES, XdpSender};
 /// The loopback interface of every namespace.
 const LOOPBACK: u32 = 1;
 /// The tap's name; there is no other in its namespace.
-const TAP: &str = "rehearsal";
+const TAP: &str = "warmer";
 /// Frames under way at most.
 const FRAMES: u32 = 64;
 /// Shortest frame: an Ethernet header.
@@ -54,19 +54,19 @@ enum Sender {
 }
 
 /// A way through the kernel that ends nowhere.
-pub(super) struct Rehearsal {
+pub(super) struct Warmer {
     way: Way,
     /// `None` until it is made, where it could not be made, and after it broke.
     sender: Option<Sender>,
 }
 
-impl fmt::Debug for Rehearsal {
+impl fmt::Debug for Warmer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rehearsal").field("way", &self.way).finish_non_exhaustive()
+        f.debug_struct("Warmer").field("way", &self.way).finish_non_exhaustive()
     }
 }
 
-impl Rehearsal {
+impl Warmer {
     /// One that does nothing until it is prepared.
     pub(super) fn of(way: Way) -> Self {
         Self { way, sender: None }
@@ -96,7 +96,7 @@ impl Rehearsal {
             // Nobody misses a frame.
             Ok(()) | Err(Errno::EAGAIN | Errno::EBUSY | Errno::EINTR | Errno::ENOBUFS | Errno::ENOMEM) => {}
             Err(errno) => {
-                tracing::debug!(%errno, "no more rehearsals");
+                tracing::debug!(%errno, "the way is not warmed any more");
                 self.sender = None;
             }
         }
@@ -110,11 +110,11 @@ fn errno(error: io::Error) -> Errno {
 impl Sender {
     fn new(way: Way) -> Option<Self> {
         // A namespace is a thread's own: one that ends at once leaves the others where they are.
-        let thread = std::thread::Builder::new().name("rehearsal".to_owned());
+        let thread = std::thread::Builder::new().name("warmer".to_owned());
         let made = thread.spawn(move || Self::in_own_network(way)).map_err(errno);
         made.and_then(|thread| thread.join().unwrap_or(Err(Errno::EINVAL)))
             .inspect_err(
-                |errno| tracing::debug!(%errno, "no network to rehearse in: packets leave a little late after a pause"),
+                |errno| tracing::debug!(%errno, "no network to warm the way in: packets leave a little late after a pause"),
             )
             .ok()
     }
@@ -143,21 +143,21 @@ mod tests {
     use super::*;
 
     /// In a network namespace of its own, so that nobody else counts in it.
-    fn rehearse() {
+    fn warm() {
         let namespace = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
         let before = namespace();
         for way in [Way::Xdp, Way::Packet, Way::Tap] {
-            let mut rehearsal = Rehearsal::of(way);
-            rehearsal.send(60);
-            assert!(rehearsal.sender.is_none(), "nothing is made until it is prepared");
-            rehearsal.prepare();
+            let mut warmer = Warmer::of(way);
+            warmer.send(60);
+            assert!(warmer.sender.is_none(), "nothing is made until it is prepared");
+            warmer.prepare();
             for bytes in [0, 60, 1514, usize::MAX].into_iter().cycle().take(1000) {
-                rehearsal.send(bytes);
+                warmer.send(bytes);
             }
-            match (&rehearsal.sender, way) {
+            match (&warmer.sender, way) {
                 (Some(Sender::Xdp(_)), Way::Xdp) | (Some(Sender::Packet(_)), Way::Packet) => {}
                 (Some(Sender::Tap(_)), Way::Tap) => {}
-                _ => panic!("no rehearsal through {way:?}"),
+                _ => panic!("no way through {way:?}"),
             }
         }
         assert_eq!(namespace(), before);
@@ -166,11 +166,11 @@ mod tests {
     }
 
     #[test]
-    fn a_rehearsal_is_seen_by_nobody() {
-        let rehearsed = std::thread::spawn(|| match unshare(CloneFlags::CLONE_NEWNET) {
-            Ok(()) => rehearse(),
+    fn warming_is_seen_by_nobody() {
+        let warmed = std::thread::spawn(|| match unshare(CloneFlags::CLONE_NEWNET) {
+            Ok(()) => warm(),
             Err(errno) => eprintln!("skipped: no network namespace can be made ({errno})"),
         });
-        rehearsed.join().unwrap();
+        warmed.join().unwrap();
     }
 }
