@@ -96,6 +96,17 @@ fn a_flipped_byte_in_any_file_of_a_checkpoint_is_found() {
         std::fs::write(&path, good).unwrap();
     }
     succeed(&["inspect", text(&model)]);
+    let error = fail(2, &["inspect", text(&model), text(&version)]);
+    assert!(error.contains("inspect it alone") && error.contains("--model"), "{error}");
+}
+
+#[test]
+fn a_truth_that_is_none_is_refused_with_what_writes_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let truth = dir.path().join("truth.jsonl");
+    std::fs::write(&truth, "proto,src,dst\n").unwrap();
+    let error = fail(1, &["score", "--truth", text(&truth), "--eve", text(&truth)]);
+    assert!(error.contains("line 1") && error.contains("replay --ground-truth"), "{error}");
 }
 
 #[test]

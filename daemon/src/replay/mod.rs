@@ -538,7 +538,7 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
     /// Waits the start delay, warms up and sets the time of the first packet; `None` when stopped meanwhile.
     fn begin(&mut self, sink: &mut dyn PacketSink) -> Option<u64> {
         let delay = nanos(self.options.start_delay);
-        if self.pacer.wait_until(pacer::now_ns().saturating_add(delay), self.stop, || {}) == Wait::Stopped {
+        if self.pacer.sleep_until(pacer::now_ns().saturating_add(delay), self.stop) == Wait::Stopped {
             return None;
         }
         if self.options.live.is_some() || !self.schedule.is_top_speed() {
@@ -560,7 +560,7 @@ impl<R: FnMut(&ReplayCounters)> Job<'_, R> {
     /// Waits until `deadline`, with the reports that fall due before it.
     fn wait_and_report(&mut self, deadline: u64, sink: &mut dyn PacketSink) -> Wait {
         while self.next_report_ns < deadline {
-            match self.pacer.wait_until(self.next_report_ns, self.stop, || {}) {
+            match self.pacer.sleep_until(self.next_report_ns, self.stop) {
                 Wait::Reached(now) => self.report_if_due(now, sink),
                 Wait::Stopped => return Wait::Stopped,
             }

@@ -101,7 +101,7 @@ impl Pacer {
     pub(super) fn warm_up(&mut self, stop: &AtomicBool) -> Wait {
         let start = now_ns();
         for n in 1..=u64::from(WARM_UP_SLEEPS) {
-            if self.sleep_until(start + n * WARM_UP_NS, now_ns(), stop) == Wait::Stopped {
+            if self.sleep_until(start + n * WARM_UP_NS, stop) == Wait::Stopped {
                 return Wait::Stopped;
             }
         }
@@ -112,19 +112,17 @@ impl Pacer {
     /// see [`Lead`] and [`Tick`] for how much before it this may end. After a pause it calls `warm` when it wakes and once more
     /// shortly before the end, where there is time.
     pub(super) fn wait_until(&mut self, deadline_ns: u64, stop: &AtomicBool, mut warm: impl FnMut()) -> Wait {
-        let mut now = now_ns();
+        let now = now_ns();
         if now >= deadline_ns {
             return Wait::Reached(now);
         }
         self.margin.wait(now, deadline_ns - now);
         self.tick.look();
         let pause_ns = deadline_ns.saturating_sub(self.sent_ns);
-        let earlier_ns = if pause_ns >= LONG_NS { self.warming_ns() } else { 0 };
+        // Who does not spin does not do so for that either.
+        let earlier_ns = if pause_ns >= LONG_NS && self.margin.ns() > 0 { self.warming_ns() } else { 0 };
         let wake = deadline_ns.saturating_sub(self.margin.ns().saturating_add(earlier_ns));
-        if self.sleep_until(wake, now, stop) == Wait::Stopped {
-            return Wait::Stopped;
-        }
-        now = now_ns();
+        let Wait::Reached(now) = self.sleep_until(wake, stop) else { return Wait::Stopped };
         let target = self.tick.aim(deadline_ns - self.lead.ns(pause_ns));
         if pause_ns >= COLD_NS && now + self.warming_ns() < target {
             self.cold_way.go(&mut warm);
@@ -171,7 +169,8 @@ impl Pacer {
     }
 
     /// Sleeps until `target_ns`, in slices, without spinning.
-    fn sleep_until(&mut self, target_ns: u64, mut now: u64, stop: &AtomicBool) -> Wait {
+    pub(super) fn sleep_until(&mut self, target_ns: u64, stop: &AtomicBool) -> Wait {
+        let mut now = now_ns();
         while now < target_ns {
             if stop.load(Ordering::Relaxed) {
                 return Wait::Stopped;

@@ -65,7 +65,8 @@ struct AnomalyPart {
 pub fn read(path: &Path) -> Result<Seen, ScoreError> {
     let mut seen = Seen::default();
     for_each_line(path, |line, text| {
-        let event: Event = serde_json::from_str(text).map_err(|error| bad_line(path, line, &error))?;
+        let event: Event = serde_json::from_str(text)
+            .map_err(|error| bad_line(path, line, &format!("no event of Suricata's eve.json: {error}")))?;
         take(event, &mut seen).map_err(|text| bad_line(path, line, &text))
     })?;
     Ok(seen)

@@ -183,7 +183,10 @@ pub struct Score {
 pub fn read_truth(path: &std::path::Path) -> Result<Vec<TruthFlow>, ScoreError> {
     let mut flows = Vec::new();
     for_each_line(path, |line, text| {
-        flows.push(serde_json::from_str(text).map_err(|error| bad_line(path, line, &error))?);
+        let flow = serde_json::from_str(text).map_err(|error| {
+            bad_line(path, line, &format!("no flow of a ground truth, which `replay --ground-truth` writes: {error}"))
+        })?;
+        flows.push(flow);
         Ok(())
     })?;
     if flows.is_empty() {

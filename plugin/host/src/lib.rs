@@ -21,6 +21,11 @@ const PACKET_BYTES_MAX: u32 = 262_144;
 /// Most options that a library is asked for, so that one without an end ends.
 const OPTIONS_MAX: u32 = 1000;
 
+/// What the loader says is the cause of the error, and not the error.
+fn loader_says(error: &(dyn std::error::Error + 'static)) -> String {
+    error.source().map_or_else(|| error.to_string(), loader_says)
+}
+
 /// Why a library gives no packets.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -221,7 +226,7 @@ impl Plugin {
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         // SAFETY: whoever names a library asks for its initialisers to be run.
         let library = unsafe { Library::new(&absolute) }
-            .map_err(|error| PluginError::Load { path: path.to_owned(), text: error.to_string() })?;
+            .map_err(|error| PluginError::Load { path: path.to_owned(), text: loader_says(&error) })?;
         // SAFETY: a function of this name has this type, by the contract of the header.
         let entry = unsafe { library.get::<Entry>(ENTRY_SYMBOL.as_bytes()) };
         let table = match entry {

@@ -72,6 +72,13 @@ pub(super) fn run(args: InspectArgs, context: &Context) -> Result<()> {
         }
         return checkpoint::run(path, args.json);
     }
+    if let Some(path) = args.paths.iter().find(|path| is_checkpoint(path)) {
+        let dir = path.display();
+        return Err(Misuse(format!(
+            "{dir} is a checkpoint: inspect it alone, or give captures with --model {dir} to see them as its codec does"
+        ))
+        .into());
+    }
     match args.tokens {
         Some(flow) => tokens::run(&args, flow),
         None => captures::run(&args, context),

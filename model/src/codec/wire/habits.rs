@@ -108,6 +108,9 @@ pub struct Service {
     /// The application that all of them begin as, where it can be told at any port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application: Option<Application>,
+    /// Whether they are too few to tell: more of them may say so, and say nothing against what others show.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub few: bool,
     /// By how they end (`fin`, `rst`, `open`): packets of the shortest and of the longest.
     pub packets: BTreeMap<String, [u32; 2]>,
     /// What the opener and the responder of a TCP connection say.
@@ -115,7 +118,19 @@ pub struct Service {
     pub said: Option<[Said; 2]>,
 }
 
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 impl Service {
+    /// Says what its flows begin as, each a known application or none.
+    fn begin(&mut self, begun: &[Option<Application>]) {
+        let is_one = begun.iter().all(|one| *one == begun[0]);
+        self.application = begun.first().copied().flatten().filter(|_| is_one);
+        // Flows that begin as nothing known are no few of something.
+        self.few = begun.len() < BEGUN_MIN && (begun.is_empty() || self.application.is_some());
+    }
+
     fn record(&mut self, ends: &str, packets: [u32; 2]) {
         let range = self.packets.entry(ends.to_owned()).or_insert(packets);
         *range = [range[0].min(packets[0]), range[1].max(packets[1])];
@@ -128,7 +143,13 @@ impl Service {
 
     /// Takes other flows to the same service into account.
     fn merge(&mut self, other: &Self) {
-        self.application = self.application.filter(|application| other.application == Some(*application));
+        let is_mixed = |service: &Self| service.application.is_none() && !service.few;
+        let differ = matches!((self.application, other.application), (Some(own), Some(other)) if own != other);
+        (self.application, self.few) = if differ || is_mixed(self) || is_mixed(other) {
+            (None, false)
+        } else {
+            (self.application.or(other.application), self.few && other.few)
+        };
         other.packets.iter().for_each(|(ends, packets)| self.record(ends, *packets));
         other.said.into_iter().for_each(|said| self.hear(said));
     }
@@ -153,21 +174,18 @@ impl Label {
             for flow in sample {
                 let port = if flow.port >= EPHEMERAL { EPHEMERAL_PORT.to_owned() } else { flow.port.to_string() };
                 let key = Self::key(flow.proto, &port);
-                begun.entry(key.clone()).or_default().extend(flow.begun);
                 let (ends, packets) = (flow.seen.outlook().ends.name(), flow.seen.packets());
-                let service = ret.services.entry(key).or_default();
+                let service = ret.services.entry(key.clone()).or_default();
                 service.record(ends, [packets; 2]);
                 if flow.proto == Proto::Tcp {
                     service.hear(flow.seen.said());
+                    begun.entry(key).or_default().extend(flow.begun);
                 }
             }
         }
         ret.longest_gap_ns = Some(tally.longest_gap_ns).filter(|_| ret.flows > 0);
-        for (key, applications) in begun {
-            let is_one = applications.len() >= BEGUN_MIN && applications.iter().all(|one| *one == applications[0]);
-            if let Some(service) = ret.services.get_mut(&key).filter(|_| is_one) {
-                service.application = applications[0];
-            }
+        for (key, begun) in begun {
+            ret.services.entry(key).or_default().begin(&begun);
         }
         ret.forget_rare_ports();
         ret
@@ -211,7 +229,7 @@ impl Label {
                 for key in rare {
                     let Some(service) = self.services.remove(&key) else { continue };
                     let any = self.services.entry(any.clone()).or_default();
-                    any.application = None;
+                    (any.application, any.few) = (None, false);
                     any.merge(&service);
                 }
             }
@@ -249,7 +267,7 @@ impl Label {
 
     /// The application that all flows to a port of TCP begin as, where one was seen.
     pub(super) fn application(&self, port: u16) -> Option<Application> {
-        self.services.get(&Self::key(Proto::Tcp, &port.to_string()))?.application
+        self.services.get(&Self::key(Proto::Tcp, &port.to_string())).filter(|service| !service.few)?.application
     }
 
     /// The window that is meant by one whose tokens stand for several.
@@ -358,6 +376,46 @@ mod tests {
         assert_eq!(checked(&label), Ok(()));
         record(&mut label, Proto::Icmp, "", "closed", [1, 1]);
         assert!(checked(&label).is_err());
+    }
+
+    #[test]
+    fn a_few_flows_neither_tell_what_a_service_begins_as_nor_take_it_back() {
+        let begun = |begun: &[Option<Application>]| {
+            let mut service = Service::default();
+            service.begin(begun);
+            (service.application, service.few)
+        };
+        let (ssh, tls) = (Some(Application::Ssh), Some(Application::Tls));
+        assert_eq!([begun(&[]), begun(&[ssh; 2]), begun(&[ssh; 3])], [(None, true), (ssh, true), (ssh, false)]);
+        assert_eq!([begun(&[None]), begun(&[ssh, tls]), begun(&[ssh, None, ssh])], [(None, false); 3]);
+
+        let (none, few, all) = (begun(&[]), begun(&[ssh]), begun(&[ssh; 3]));
+        let (few_others, others, mixed) = (begun(&[tls]), begun(&[tls; 3]), begun(&[ssh, tls]));
+        for (one, other, both) in [
+            (all, none, all),
+            (all, few, all),
+            (all, all, all),
+            (all, few_others, mixed),
+            (all, others, mixed),
+            (all, mixed, mixed),
+            (few, none, few),
+            (few, few, few),
+            (few, few_others, mixed),
+            (few, mixed, mixed),
+            (none, none, none),
+            (none, mixed, mixed),
+            (mixed, mixed, mixed),
+        ] {
+            for (one, other) in [(one, other), (other, one)] {
+                let service = |(application, few)| Service { application, few, ..Service::default() };
+                let mut merged = service(one);
+                merged.merge(&service(other));
+                assert_eq!((merged.application, merged.few), both, "{one:?} and {other:?}");
+            }
+        }
+        let label = |service| Label { services: BTreeMap::from([("tcp/22".to_owned(), service)]), ..Label::default() };
+        let known = |(application, few)| label(Service { application, few, ..Service::default() }).application(22);
+        assert_eq!((known(all), known(few), known(mixed)), (ssh, None, None));
     }
 
     #[test]

@@ -115,8 +115,9 @@ impl Strict {
                         within(first_lengths(&lengths, application, flags, usize::from(!c.action.from_orig)), first)
                     }
                     None => match lengths {
-                        // Who has to close says the record that is under way to its end first.
+                        // Who has to close says the record that is under way to its end first, in as long segments as can be said.
                         [(0, most), ..] if most > 0 && side.framed && self.urge(tokens_left) > Urge::None => {
+                            let most = most.min(LEN_HI_MAX);
                             [(most, most), NONE, NONE]
                         }
                         lengths => within(lengths, first),

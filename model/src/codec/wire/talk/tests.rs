@@ -293,9 +293,16 @@ fn what_every_flow_to_a_port_begins_as_is_learned() {
     // Two are too few, and a fourth one that begins otherwise is enough.
     let application = |samples: &[(LabelId, Session)]| {
         let CodecSpec::Wire(spec) = fit(samples).spec() else { panic!("wire") };
-        spec.habits["ssh"].services["tcp/161"].application
+        let service = &spec.habits["ssh"].services["tcp/161"];
+        (service.application, service.few)
     };
-    assert_eq!(application(&many[1..]), None);
+    assert_eq!(application(&many[1..]), (Some(Application::Ssh), true));
     many.push((LabelId(1), tls));
-    assert_eq!(application(&many), None);
+    assert_eq!(application(&many), (None, false));
+    // Nor do two take back what three have told.
+    let mut codec = learned;
+    codec.learn(&many[1..3]);
+    let CodecSpec::Wire(spec) = codec.spec() else { panic!("wire") };
+    let service = &spec.habits["ssh"].services["tcp/161"];
+    assert_eq!((service.application, service.few), (Some(Application::Ssh), false));
 }

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::super::super::super::{Codec, CodecSpec, LabelId, Render, Token};
 use super::super::super::WireCodec;
+use super::super::super::application::Application;
 use super::super::super::habits::{Label, Service};
 use super::super::super::outlook::{Ends, Outlook, Seen, size_class};
 use super::super::super::side::{ACK, SYN};
@@ -24,9 +25,8 @@ fn codec() -> WireCodec {
     let bare = WireCodec::fit(vec!["web".into()], 0, false, Plan::default(), &[]).unwrap();
     let CodecSpec::Wire(mut spec) = bare.spec() else { panic!("wire") };
     let kinds = |kinds: &[(&str, [u32; 2])]| Service {
-        application: None,
         packets: kinds.iter().map(|(ends, n)| ((*ends).to_owned(), *n)).collect(),
-        said: None,
+        ..Service::default()
     };
     let services = BTreeMap::from([
         ("tcp/443".to_owned(), kinds(&[("fin", [7, 60]), ("rst", [2, 20])])),
@@ -118,6 +118,24 @@ fn chance_says_and_offers_no_more_than_was_seen() {
             more.services.values().flat_map(|service| service.said).flatten().filter(|said| said.bytes > 0).count();
     }
     assert!(spoken > 12 && options > 48, "{spoken} {options}");
+}
+
+#[test]
+fn on_a_network_of_long_frames_there_is_always_a_token_to_say() {
+    let plain = codec();
+    let CodecSpec::Wire(mut spec) = plain.spec() else { panic!("wire") };
+    spec.plan.mtu = 9000;
+    let services = &mut spec.habits.get_mut("web").unwrap().services;
+    services.retain(|service, _| service == "tcp/443");
+    services.values_mut().for_each(|service| service.application = Some(Application::Tls));
+    let codec = WireCodec::from_spec(spec, &plain.tokenizer_json()).unwrap();
+    let mut longest = 0;
+    for seed in 0..2000 {
+        // A record that is longer than a first segment may be is said to its end where the flow has to close.
+        let packets = rendered(&codec, &sample(&codec, seed, None).0, seed).packets;
+        longest = packets.iter().map(|packet| packet.packet.data.len()).fold(longest, usize::max);
+    }
+    assert!(longest > 1514, "{longest}");
 }
 
 #[test]
