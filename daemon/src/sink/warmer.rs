@@ -16,6 +16,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{MsgFlags, send};
 
+use super::frame::ETHERNET_HEADER;
 use super::link::{self, Link};
 use crate::sys::attach_tun;
 use crate::sys::packet::{bind, packet_socket};
@@ -27,8 +28,6 @@ const LOOPBACK: u32 = 1;
 const TAP: &str = "warmer";
 /// Frames under way at most.
 const FRAMES: u32 = 64;
-/// Shortest frame: an Ethernet header.
-const BYTES_MIN: usize = 14;
 /// Of the EtherType that is for experiments (IEEE 802, 9.2.4), so that no protocol takes it.
 const FRAME: [u8; FRAME_BYTES] = {
     let mut frame = [0; FRAME_BYTES];
@@ -81,7 +80,7 @@ impl Warmer {
 
     /// Sends one frame to nobody, as long as the one that will count: the kernel has buffers for each size.
     pub(super) fn send(&mut self, bytes: usize) {
-        let frame = &FRAME[..bytes.clamp(BYTES_MIN, FRAME_BYTES)];
+        let frame = &FRAME[..bytes.clamp(ETHERNET_HEADER, FRAME_BYTES)];
         let sent = match &mut self.sender {
             Some(Sender::Xdp(sender)) => {
                 // Where there is no room, the call makes some.
