@@ -129,32 +129,29 @@ impl Side {
     }
 
     /// Brings all values into order, as [`report`] needs them.
+    ///
+    /// A gap between starts belongs to the flow that ends it: taken between those of a half they would be longer the fewer flows it
+    /// has, whoever made them.
     pub(crate) fn sort(&mut self) {
+        self.starts.sort_unstable();
+        let starts = std::mem::take(&mut self.starts);
+        for pair in starts.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+            self.put(STARTS, (pair[1].1 - pair[0].1) as f64 * SECOND, pair[1].2);
+        }
+        self.starts = starts;
         self.kinds.par_iter_mut().chain(&mut self.positions).for_each(|values| {
             values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         });
-        self.starts.sort_unstable();
     }
 
     /// The values of the kind of this name, in order.
     pub(crate) fn sorted(&self, kind: &str) -> Vec<f64> {
         let place = KINDS.iter().position(|name| *name == kind).expect("a kind of this file");
-        self.values(place, &|_| true)
-    }
-
-    /// The sorted values of a kind, of the flows that `keep` wants.
-    fn values(&self, kind: usize, keep: &dyn Fn(usize) -> bool) -> Vec<f64> {
-        if kind != STARTS {
-            return picked(&self.kinds[kind], keep);
-        }
-        let kept: Vec<_> = self.starts.iter().filter(|(_, _, flow)| keep(*flow as usize)).collect();
-        let same_capture = kept.windows(2).filter(|w| w[0].0 == w[1].0);
-        let mut gaps: Vec<f64> = same_capture.map(|w| (w[1].1 - w[0].1) as f64 * SECOND).collect();
-        gaps.sort_unstable_by(f64::total_cmp);
-        gaps
+        picked(&self.kinds[place], &|_| true)
     }
 }
 
+/// The values of the flows that `keep` wants.
 fn picked(values: &[Sample], keep: &dyn Fn(usize) -> bool) -> Vec<f64> {
     values.iter().filter(|(_, flow)| keep(*flow as usize)).map(|(value, _)| *value).collect()
 }
@@ -249,7 +246,7 @@ type Keep<'a> = &'a (dyn Fn(usize) -> bool + Sync);
 
 fn gaps(a: &Side, keep_a: Keep<'_>, b: &Side, keep_b: Keep<'_>) -> Gaps {
     let one = |kind: usize| {
-        let (x, y) = (a.values(kind, keep_a), b.values(kind, keep_b));
+        let (x, y) = (picked(&a.kinds[kind], keep_a), picked(&b.kinds[kind], keep_b));
         gap(&x, &y, !LINEAR.contains(&kind))
     };
     let mut kinds: BTreeMap<&'static str, Gap> =
@@ -297,6 +294,28 @@ mod tests {
         assert_eq!(burstiness(&[1.0, 1.0, 1.0]), Some(-1.0));
         assert!(burstiness(&[[0.001; 50].as_slice(), &[10.0]].concat()).unwrap() > 0.5);
         assert_eq!((burstiness(&[0.0, 0.0]), burstiness(&[1.0])), (Some(0.0), None));
+    }
+
+    #[test]
+    fn as_many_flows_a_second_are_so_however_many_were_captured() {
+        // A flow each 100 ms, and every tenth a second later.
+        let side = |flows: i64| {
+            let mut side = Side::default();
+            side.starts = (0..flows).map(|i| (0, (i + i / 10 * 9) * 100_000_000, i as u32)).collect();
+            side.sort();
+            side
+        };
+        let halves = Halves::new(100, 1000, 3);
+        let report = report(side(100), side(1000), &halves);
+        let ks = |gaps: &Gaps| gaps.kinds["flow_start_gaps"].ks;
+        assert!(ks(&report.pooled) < 0.01, "{}", ks(&report.pooled));
+        // A tenth of the gaps is long: of two times 50 that is 0.06 apart at two standard errors of the difference, each time.
+        assert!(
+            ks(&report.floor) < 0.08 && ks(&report.matched) < 0.08,
+            "{} {}",
+            ks(&report.floor),
+            ks(&report.matched)
+        );
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Config {
                 "temperature" => options.generate.sampling.temperature = number(key, value)?,
                 "concurrent" => options.concurrent = Some(number(key, value)?),
                 "precision" => precision = Precision::or_auto(value).map_err(|e| format!("{key}={e}"))?,
-                "flows_per_second" => options.flows_per_second = number(key, value)?,
+                "flows_per_second" => options.flow_rate = value.parse().map_err(|e| format!("{key}={value}: {e}"))?,
                 _ => {
                     let keys: Vec<_> = OPTIONS.iter().map(|option| option.key).collect();
                     return Err(format!("unknown key {key:?}; there are {}", keys.join(", ")));

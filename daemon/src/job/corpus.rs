@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
-use wiremamba_model::codec::LabelId;
+use wiremamba_model::codec::{CaptureStarts, LabelId};
 use wiremamba_model::flow::{Flow, Session, SessionLimits, into_sessions};
 
 use crate::source::collection::{LabelledCapture, ManifestFilter, from_manifest, from_paths};
@@ -50,10 +50,11 @@ pub enum Sample {
 }
 
 impl Sample {
-    /// Makes samples of flows, which come in the order in which [`read_flows`] gives them.
-    pub fn make(self, flows: Vec<LabelledFlow>) -> Vec<(usize, Session)> {
+    /// Makes samples of flows, which come in the order in which [`read_flows`] gives them. Returns label, capture and sample; those of a
+    /// capture come one after another.
+    pub fn make(self, flows: Vec<LabelledFlow>) -> Vec<(usize, usize, Session)> {
         match self {
-            Self::Flow => flows.into_iter().map(|f| (f.label, Session::from(f.flow))).collect(),
+            Self::Flow => flows.into_iter().map(|f| (f.label, f.capture, Session::from(f.flow))).collect(),
             Self::Session => {
                 let mut captures: Vec<(usize, usize, Vec<Flow>)> = Vec::new();
                 for LabelledFlow { label, capture, flow } in flows {
@@ -65,7 +66,7 @@ impl Sample {
                 let sessions = |flows| into_sessions(flows, &SessionLimits::default());
                 captures
                     .into_iter()
-                    .flat_map(|(label, _, flows)| sessions(flows).into_iter().map(move |s| (label, s)))
+                    .flat_map(|(label, capture, flows)| sessions(flows).into_iter().map(move |s| (label, capture, s)))
                     .collect()
             }
         }
@@ -77,6 +78,7 @@ impl Sample {
 pub struct Corpus {
     set: FlowSet,
     sessions: Vec<(LabelId, Session)>,
+    starts: Vec<CaptureStarts>,
 }
 
 impl CorpusArgs {
@@ -115,8 +117,13 @@ impl Corpus {
         let label = |index: usize| LabelId(u16::try_from(index).unwrap_or(u16::MAX));
         anyhow::ensure!(set.labels.len() < usize::from(u16::MAX), "{} labels are too many", set.labels.len());
         let samples = args.sample.make(std::mem::take(&mut set.flows));
-        let sessions = samples.into_iter().map(|(index, session)| (label(index), session)).collect();
-        Ok(Self { set, sessions })
+        let starts = samples.chunk_by(|a, b| a.1 == b.1).map(|of_capture| {
+            let start = |sample: &(usize, usize, Session)| sample.2.packets.first().map(|first| first.packet.ts);
+            (label(of_capture[0].0), of_capture.iter().filter_map(start).collect())
+        });
+        let starts = starts.collect();
+        let sessions = samples.into_iter().map(|(index, _, session)| (label(index), session)).collect();
+        Ok(Self { set, sessions, starts })
     }
 
     /// The labels, sorted, in the order of [`LabelId`].
@@ -129,6 +136,15 @@ impl Corpus {
         &self.sessions
     }
 
+    /// When the samples of each capture begin; labels by their places in `labels`.
+    ///
+    /// # Errors
+    /// A label that is not in `labels`.
+    pub fn starts(&self, labels: &[String]) -> Result<Vec<CaptureStarts>> {
+        let ids = self.places(labels)?;
+        Ok(self.starts.iter().map(|(own, starts)| (ids[usize::from(own.0)], starts.clone())).collect())
+    }
+
     /// What was read, without the flows.
     pub fn summary(&self) -> &FlowSet {
         &self.set
@@ -139,7 +155,12 @@ impl Corpus {
     /// # Errors
     /// A label that is not in `labels`.
     pub fn into_sessions(self, labels: &[String]) -> Result<Vec<(LabelId, Session)>> {
-        let ids = self.set.labels.iter().map(|name| Ok(label_id(name, labels)?)).collect::<Result<Vec<_>>>()?;
-        Ok(self.sessions.into_iter().map(|(id, session)| (ids[usize::from(id.0)], session)).collect())
+        let ids = self.places(labels)?;
+        Ok(self.sessions.into_iter().map(|(own, session)| (ids[usize::from(own.0)], session)).collect())
+    }
+
+    /// The place of each label in `labels`.
+    fn places(&self, labels: &[String]) -> Result<Vec<LabelId>> {
+        self.set.labels.iter().map(|name| Ok(label_id(name, labels)?)).collect()
     }
 }

@@ -8,12 +8,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use wiremamba_model::checkpoint::Checkpoint;
 use wiremamba_model::codec::wire::WireCodec;
-use wiremamba_model::codec::{Codec, CodecSpec, LabelId, Token, from_spec};
+use wiremamba_model::codec::{CaptureStarts, Codec, CodecSpec, LabelId, Token, from_spec};
 use wiremamba_model::device::Device;
 use wiremamba_model::engine::{self, Precision};
 use wiremamba_model::flow::Session;
 use wiremamba_model::generate::{
-    GenerateOptions, LabelChoice, Labels, Prompt, Sampling, StockKey, Traffic, TrafficOptions,
+    FlowRate, GenerateOptions, LabelChoice, Labels, Prompt, Sampling, StockKey, Traffic, TrafficOptions,
 };
 use wiremamba_model::packet::Timestamp;
 use wiremamba_model::wire::plan::Plan;
@@ -84,9 +84,16 @@ pub struct SamplingArgs {
     /// Most tokens of a flow
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = ranges::at_least_two)]
     pub flow_tokens_max: usize,
-    /// New flows a second, on average
-    #[arg(long, visible_alias = "sessions-per-second", value_name = "RATE", default_value = "20", allow_negative_numbers = true, value_parser = ranges::flow_rate)]
-    pub flows_per_second: f64,
+    /// New flows a second, on average; learned: flows of each label follow one another as those that it was learned from, and labels take
+    /// no turns; auto: learned for a single label, where that is known, else 20
+    #[arg(
+        long,
+        visible_alias = "sessions-per-second",
+        value_name = "RATE",
+        default_value_t,
+        allow_negative_numbers = true
+    )]
+    pub flows_per_second: FlowRate,
     /// Keep this many flows going at once: after the first ones, a new one begins as one ends
     #[arg(long, value_name = "N", value_parser = ranges::at_least_one)]
     pub concurrent: Option<usize>,
@@ -233,11 +240,17 @@ impl Model {
     }
 }
 
-/// `codec` with what `samples` show of what their labels' flows do; tokens mean what they meant.
-pub fn with_habits(codec: &Arc<dyn Codec>, samples: &[(LabelId, Session)]) -> Result<Arc<dyn Codec>> {
+/// `codec` with what `samples` show of what their labels' flows do, and `starts` of how they follow one another; tokens mean what they
+/// meant.
+pub fn with_habits(
+    codec: &Arc<dyn Codec>,
+    samples: &[(LabelId, Session)],
+    starts: &[CaptureStarts],
+) -> Result<Arc<dyn Codec>> {
     let CodecSpec::Wire(spec) = codec.spec() else { return Ok(Arc::clone(codec)) };
     let mut codec = WireCodec::with_labels(spec, &[])?;
     codec.learn(samples);
+    codec.learn_starts(starts);
     Ok(Arc::new(codec))
 }
 
@@ -263,7 +276,7 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
         labels,
         flows: args.flows,
         packets: args.packets,
-        flows_per_second: args.flows_per_second,
+        flow_rate: args.flows_per_second,
         concurrent: args.concurrent,
         pps: None,
         stock: args.stock,
@@ -283,7 +296,13 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
     let key = args.stock_file.as_ref().map(|_| stock_key(&checkpoint, &made_with, codec.as_ref(), &options, &prompts));
     let decoder = engine::decoder(&checkpoint.params, device, args.precision.asked())?;
     drop(checkpoint);
-    let source = ModelSource::new(Traffic::new(decoder, Arc::clone(&codec), options.clone(), prompts)?);
+    let traffic = Traffic::new(decoder, Arc::clone(&codec), options.clone(), prompts)?;
+    if let (Some(per_s), None) = (traffic.learned_per_s(), options.concurrent) {
+        tracing::info!(
+            "flows come as learned, {per_s:.3} a second on average; --flows-per-second RATE asks for another rate"
+        );
+    }
+    let source = ModelSource::new(traffic);
     match (&args.stock_file, key) {
         (Some(file), Some(key)) => {
             let keeper = StockKeeper::new(file.clone(), key, options.stock_bytes_max);
@@ -314,8 +333,10 @@ fn stock_key(
     let size = options.stock.map(|stock| stock.min(options.flows.unwrap_or(u64::MAX)));
     // How many streams there are, and how far they go ahead, changes no flow.
     let generate = GenerateOptions { streams: 1, ahead: 0, ..options.generate };
+    // Whose turn it is, is not asked then.
+    let by_rate = options.flow_rate == FlowRate::Learned;
     StockKey::of(&format!(
-        "{} {model} {made_with} {generate:?} {:?} {size:?} {} {lengths:?} {prompts:?}",
+        "{} {model} {made_with} {generate:?} {:?} {by_rate} {size:?} {} {lengths:?} {prompts:?}",
         env!("CARGO_PKG_VERSION"),
         options.labels,
         options.stock_bytes_max
@@ -354,7 +375,7 @@ fn prompts(
 ) -> Result<Vec<Prompt>> {
     let captures = crate::source::collection::from_paths(&[capture.to_owned()], None)?;
     let set = read_flows(&captures, &ReadLimits::default(), |_| {}).context("cannot read --prompt")?;
-    let prompt = |(i, (_, session)): (usize, (usize, Session))| {
+    let prompt = |(i, (_, _, session)): (usize, (usize, usize, Session))| {
         let mut tokens = Vec::new();
         let label = labels[i % labels.len()];
         codec.encode_prompt(label, &session, packets, &mut tokens);

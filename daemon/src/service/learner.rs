@@ -154,7 +154,7 @@ impl Learner {
             Some(in_use) => in_use.clone(),
             None => self.begin(&batch.train)?,
         };
-        in_use.codec = with_habits(&in_use.codec, &batch.train)?;
+        in_use.codec = with_habits(&in_use.codec, &batch.train, &batch.starts)?;
         let limits = self.limits.clone();
         let encode = |samples: &[Sample]| Dataset::encode(in_use.codec.as_ref(), samples, DatasetLimits::default());
         let mut train = encode(&batch.train);

@@ -15,6 +15,7 @@ mod rehearsal;
 mod replay;
 mod samples;
 mod socket;
+mod starts;
 mod status;
 
 use std::path::Path;

@@ -46,7 +46,7 @@ impl Rehearsal {
         let known = base.about.as_ref().map_or(codec.labels(), |about| &about.labels);
         let labels = set.labels.iter().map(|name| Ok(label_id(name, known)?)).collect::<Result<Vec<_>>>()?;
         let flows = Sample::Flow.make(std::mem::take(&mut set.flows));
-        let sessions: Vec<_> = flows.into_iter().map(|(place, session)| (labels[place], session)).collect();
+        let sessions: Vec<_> = flows.into_iter().map(|(place, _, session)| (labels[place], session)).collect();
         let limits = DatasetLimits { sample_tokens_max: usize::MAX, ..DatasetLimits::default() };
         let (train, held_out) = split(Dataset::encode(codec, &sessions, limits), base);
         ensure!(train.token_count() > 1 && held_out.token_count() > 1, "learn.rehearsal holds too few flows");

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use wiremamba_model::codec::LabelId;
+use wiremamba_model::codec::{CaptureStarts, LabelId};
 use wiremamba_model::flow::{Direction, Session, SessionPacket};
 
 use super::config::LearnConfig;
+use super::starts::StartTimes;
 
 /// A flow with its label.
 pub(super) type Sample = (LabelId, Session);
@@ -38,6 +39,8 @@ pub(super) struct Batch {
     pub(super) fresh: usize,
     /// To measure by, the newest first.
     pub(super) held_out: Vec<Sample>,
+    /// When flows began that came since the last round, those that are not kept among them.
+    pub(super) starts: Vec<CaptureStarts>,
 }
 
 /// Flows in memory, bounded in each part. They are never written anywhere.
@@ -51,6 +54,7 @@ pub(super) struct Samples {
     seen: u64,
     /// Flows since the last round.
     fresh: usize,
+    starts: StartTimes,
     /// Those of the newest that nobody answered.
     unanswered_recent: usize,
     /// What all flows take, and those that were dropped because it was too much.
@@ -69,6 +73,7 @@ impl Samples {
             offered: 0,
             seen: 0,
             fresh: 0,
+            starts: StartTimes::default(),
             unanswered_recent: 0,
             bytes: 0,
             forgotten: 0,
@@ -85,6 +90,7 @@ impl Samples {
         self.seen += 1;
         self.fresh += 1;
         self.bytes += bytes(&sample);
+        self.starts.add(&sample);
         self.place(sample);
         while self.bytes > self.limits.memory_bytes() {
             // Older flows first; of each part one stays, so that there is something to learn and to measure.
@@ -170,6 +176,7 @@ impl Samples {
             train: self.recent.iter().rev().chain(&self.reservoir).cloned().collect(),
             fresh,
             held_out: self.held_out.iter().rev().cloned().collect(),
+            starts: self.starts.take(),
         }
     }
 
@@ -264,11 +271,14 @@ mod tests {
         assert!(samples.is_due());
         let mean = samples.reservoir.iter().map(|(label, _)| f64::from(label.0)).sum::<f64>() / 200.0;
         assert!((mean - 2000.0).abs() < 300.0, "{mean}");
-        let Batch { train, fresh, held_out } = samples.take();
+        let Batch { train, fresh, held_out, starts } = samples.take();
         assert_eq!((train.len(), fresh, held_out.len(), samples.is_due()), (220, 20, 5, false));
         assert!(train[0].0.0 > train[19].0.0 && held_out[0].0.0 > held_out[4].0.0, "the newest come first");
+        assert_eq!(starts.len(), 4000, "also of flows that are not kept");
         samples.set_limits(LearnConfig { recent_max: 7, reservoir_max: 11, held_out_max: 2, ..samples.limits.clone() });
         (0..40).for_each(|_| samples.add(flow(0, 60)));
         assert_eq!(samples.sizes(), [7, 11, 2]);
+        let starts = samples.take().starts;
+        assert!(matches!(&starts[..], [(LabelId(0), times)] if times.len() == 40), "those since the last round");
     }
 }

@@ -25,11 +25,11 @@ const MANTISSA_BITS: u32 = 6;
 /// 128 ns (0 has a bin of its own), at most 0.8 % off above it. About 2,400 bins reach from 0 to 1 hour; only those
 /// that were hit take space, here and when serialised.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(try_from = "Stored", into = "Stored")]
+#[serde(from = "Stored", into = "Stored")]
 pub struct GapTable {
-    labels: Vec<Histogram>,
+    labels: Vec<GapHistogram>,
     /// Sum of `labels`.
-    pooled: Histogram,
+    pooled: GapHistogram,
 }
 
 impl GapTable {
@@ -39,7 +39,7 @@ impl GapTable {
         let bin = bin_of(gap_ns);
         let label = usize::from(label.0);
         if label >= self.labels.len() {
-            self.labels.resize_with(label + 1, Histogram::default);
+            self.labels.resize_with(label + 1, GapHistogram::default);
         }
         self.labels[label].add(bin, 1);
         self.pooled.add(bin, 1);
@@ -61,14 +61,34 @@ impl GapTable {
     }
 }
 
-/// Counts of one distribution: sparse, ordered by bin.
-#[derive(Debug, Clone, PartialEq, Default)]
-struct Histogram {
+/// Counts of one distribution of gaps, in the bins of a [`GapTable`]: sparse, ordered by bin.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "Vec<(u16, u64)>", into = "Vec<(u16, u64)>")]
+pub struct GapHistogram {
     counts: Vec<(u16, u64)>,
     total: u64,
 }
 
-impl Histogram {
+impl GapHistogram {
+    /// Counts one gap of `gap_ns` nanoseconds, as [`GapTable::record`] does.
+    pub fn record(&mut self, gap_ns: i64) {
+        self.add(bin_of(gap_ns), 1);
+    }
+
+    /// How many gaps were recorded.
+    pub fn recorded(&self) -> u64 {
+        self.total
+    }
+
+    /// The mean gap in nanoseconds, each taken for the middle of its bin; `None` without gaps.
+    pub fn mean_ns(&self) -> Option<f64> {
+        let middle = |bin| match bounds_of(bin) {
+            (low, width) => low as f64 + (width - 1) as f64 / 2.0,
+        };
+        let sum: f64 = self.counts.iter().map(|(bin, count)| middle(*bin) * *count as f64).sum();
+        (self.total > 0).then(|| sum / self.total as f64)
+    }
+
     fn add(&mut self, bin: u16, count: u64) {
         // Bounded below `u64::MAX` as a whole, so that drawing can add counts without overflow.
         let count = count.min(u64::MAX - self.total);
@@ -79,7 +99,8 @@ impl Histogram {
         self.total += count;
     }
 
-    fn draw(&self, rng: &mut ChaCha8Rng) -> Option<i64> {
+    /// A gap in nanoseconds: a bin by its count, then evenly inside the bin; `None` without gaps.
+    pub fn draw(&self, rng: &mut ChaCha8Rng) -> Option<i64> {
         if self.total == 0 {
             return None;
         }
@@ -116,36 +137,45 @@ fn bounds_of(bin: u16) -> (i64, i64) {
     ((bin - shift * per_octave) << shift, 1 << shift)
 }
 
-/// The table as a file holds it: for each label its `[bin, count]` pairs.
+/// The table as a file holds it: for each label its histogram, which is `[bin, count]` pairs.
 #[derive(Serialize, Deserialize)]
 struct Stored {
-    labels: Vec<Vec<(u16, u64)>>,
+    labels: Vec<GapHistogram>,
 }
 
 impl From<GapTable> for Stored {
     fn from(table: GapTable) -> Self {
-        Self { labels: table.labels.into_iter().map(|h| h.counts).collect() }
+        Self { labels: table.labels }
     }
 }
 
-impl TryFrom<Stored> for GapTable {
+impl From<Stored> for GapTable {
+    fn from(Stored { labels }: Stored) -> Self {
+        let mut pooled = GapHistogram::default();
+        labels.iter().flat_map(|own| &own.counts).for_each(|(bin, count)| pooled.add(*bin, *count));
+        Self { labels, pooled }
+    }
+}
+
+impl From<GapHistogram> for Vec<(u16, u64)> {
+    fn from(histogram: GapHistogram) -> Self {
+        histogram.counts
+    }
+}
+
+impl TryFrom<Vec<(u16, u64)>> for GapHistogram {
     type Error = String;
 
-    fn try_from(stored: Stored) -> Result<Self, String> {
+    fn try_from(counts: Vec<(u16, u64)>) -> Result<Self, String> {
         let bin_max = bin_of(GAP_MAX_NS);
-        let mut table = GapTable::default();
-        for counts in stored.labels {
-            let mut own = Histogram::default();
-            for (bin, count) in counts {
-                if bin > bin_max {
-                    return Err(format!("gap bin {bin} is above the last, {bin_max}"));
-                }
-                own.add(bin, count);
-                table.pooled.add(bin, count);
+        let mut ret = Self::default();
+        for (bin, count) in counts {
+            if bin > bin_max {
+                return Err(format!("gap bin {bin} is above the last, {bin_max}"));
             }
-            table.labels.push(own);
+            ret.add(bin, count);
         }
-        Ok(table)
+        Ok(ret)
     }
 }
 

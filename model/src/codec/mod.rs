@@ -5,6 +5,7 @@
 pub mod bytes;
 mod gaps;
 mod longest;
+mod starts;
 pub mod wire;
 
 use rand_chacha::ChaCha8Rng;
@@ -15,8 +16,9 @@ use std::sync::Arc;
 use crate::flow::{Direction, Session};
 use crate::packet::{LinkType, Packet, Timestamp};
 
-pub use gaps::GapTable;
+pub use gaps::{GapHistogram, GapTable};
 pub use longest::Longest;
+pub use starts::{CaptureStarts, Starts};
 
 /// An index into a codec's vocabulary.
 #[derive(
@@ -71,6 +73,11 @@ pub trait Codec: Send + Sync {
     }
     /// Packets of the longest sample of `label` that the codec was fitted to; `None` where that is not known.
     fn longest(&self, _label: LabelId) -> Option<u64> {
+        None
+    }
+    /// Times from the start of a sample of `label` to that of the next one, in what the codec learned from; `None` where that is not
+    /// known.
+    fn starts(&self, _label: LabelId) -> Option<&GapHistogram> {
         None
     }
     /// Link type of decoded packets.

@@ -8,11 +8,11 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::arrivals::HELD_PACKETS_MAX;
 use super::decoder::{Decoder, Draws};
 use super::horizon::Horizon;
 use super::sampling::unit;
 use super::settings::GenerateOptions;
+use super::timeline::HELD_PACKETS_MAX;
 use super::window::{Ended, Window};
 use crate::codec::{Codec, Decoded, Grammar, LabelId, Render, Token};
 use crate::mamba::MambaConfig;

@@ -96,6 +96,11 @@ impl Labels {
         Ok(Self { labels, draw, turn: 0 })
     }
 
+    /// Whether they are drawn by weight.
+    pub fn are_drawn(&self) -> bool {
+        self.draw.is_some()
+    }
+
     /// All labels that can come.
     pub fn ids(&self) -> Vec<LabelId> {
         self.labels.iter().map(|l| l.0).collect()

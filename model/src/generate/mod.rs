@@ -14,13 +14,11 @@ mod sampling;
 mod settings;
 mod stock;
 mod stock_file;
+mod timeline;
 mod traffic;
 mod window;
 
-pub use arrivals::{
-    Arrivals, ArrivalsError, FlowPackets, Flows, HELD_PACKETS_MAX, StartedFlow, Timeline, TimelineCounters,
-    TimelinePacket,
-};
+pub use arrivals::{Arrivals, ArrivalsError, FlowRate};
 pub use decoder::{Decoder, Draws, HostDecoder};
 pub(crate) use decoder::{PromptCache, check_keep};
 pub use generator::{End, GenerateError, GeneratedFlow, Generator, GeneratorCounters, Request, Requests};
@@ -30,4 +28,5 @@ pub use sampling::{Picker, Sampling};
 pub use settings::GenerateOptions;
 pub use stock::{STOCK_BYTES_MAX, Stock, StockFlow};
 pub use stock_file::{StockError, StockKey};
+pub use timeline::{FlowPackets, Flows, HELD_PACKETS_MAX, StartedFlow, Timeline, TimelineCounters, TimelinePacket};
 pub use traffic::{Prompt, Traffic, TrafficError, TrafficOptions};

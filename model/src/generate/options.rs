@@ -61,7 +61,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         None,
         "Most packets of a flow [default: twice as many as the longest flow of its label that was learned, at most 10000]",
     ),
-    option("flows_per_second", OptionKind::Number, Some("20"), "New flows a second, on average"),
+    option(
+        "flows_per_second",
+        OptionKind::Text,
+        Some("auto"),
+        "New flows a second, on average; learned: flows of each label follow one another as those that it was learned from, and labels take no turns; auto: learned for a single label, where that is known, else 20",
+    ),
     option(
         "concurrent",
         OptionKind::Integer,

@@ -7,8 +7,9 @@ use std::task::Poll;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::arrivals::{Arrivals, FlowPackets, Flows, StartedFlow};
+use super::arrivals::Arrivals;
 use super::generator::{End, Generator, flow_rng_again};
+use super::timeline::{FlowPackets, Flows, StartedFlow};
 use crate::codec::{LabelId, Render, Script, Token};
 
 /// Bytes of tokens that are kept by default: 256 MiB. With the flow that does not fit any more a stock is complete.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::arrivals::{Arrivals, ArrivalsError, HELD_PACKETS_MAX, Timeline, TimelineCounters, TimelinePacket};
+use super::arrivals::{Arrivals, ArrivalsError, FlowRate};
 use super::decoder::Decoder;
 use super::generator::{GenerateError, Generator, GeneratorCounters, Request, Requests};
 use super::labels::{LabelChoice, Labels, LabelsError};
 use super::settings::GenerateOptions;
 use super::stock::{STOCK_BYTES_MAX, Stock, Stocked};
+use super::timeline::{HELD_PACKETS_MAX, Timeline, TimelineCounters, TimelinePacket};
 use crate::codec::{Codec, LabelId, Token};
 use crate::mamba::MambaConfig;
 use crate::packet::Timestamp;
@@ -22,10 +23,10 @@ pub struct TrafficOptions {
     pub flows: Option<u64>,
     /// Packets at most. Default: endless.
     pub packets: Option<u64>,
-    /// New flows a second, on average. Default 20.
-    pub flows_per_second: f64,
-    /// Flows that go on at once: after so many, a new one begins as one ends, whatever `flows_per_second` says. Default: as
-    /// many as come about.
+    /// How often flows begin. Default [`FlowRate::Auto`].
+    pub flow_rate: FlowRate,
+    /// Flows that go on at once: after so many, a new one begins as one ends, whatever `flow_rate` says. Default: as many as
+    /// come about.
     pub concurrent: Option<usize>,
     /// Packets a second, evenly, in place of their own times; above 0. Default: their own times.
     pub pps: Option<f64>,
@@ -47,7 +48,7 @@ impl Default for TrafficOptions {
             labels: LabelChoice::default(),
             flows: None,
             packets: None,
-            flows_per_second: 20.0,
+            flow_rate: FlowRate::default(),
             concurrent: None,
             pps: None,
             stock: None,
@@ -90,6 +91,8 @@ pub struct Traffic {
     timeline: Timeline<Stocked>,
     options: TrafficOptions,
     prompts: Arc<[Prompt]>,
+    /// Flows a second on average, where they come as learned.
+    learned_per_s: Option<f64>,
     /// Packets still to be given; `None` for as many as there are.
     left: Option<u64>,
 }
@@ -126,12 +129,14 @@ impl Traffic {
         // Every flow but a few has a packet.
         generate.streams = generate.streams.min(most(options.packets));
         let mut labels = Labels::new(&options.labels, generate.seed, codec.as_ref())?;
-        let arrivals = Arrivals::new(options.start, options.flows_per_second, generate.seed)?;
+        let arrivals = Arrivals::at_rate(options.start, options.flow_rate, &labels, codec.as_ref(), generate.seed)?;
+        let (mut times, learned_per_s) = (arrivals.clone(), arrivals.learned_per_s());
         let given = Arc::clone(&prompts);
-        let requests = arrivals.clone().enumerate().map_while(move |(i, start)| {
+        let requests = (0..).map_while(move |i: usize| {
+            let (start, own) = times.next_labelled();
             Some(match given.get(i % given.len().max(1)) {
                 Some((label, tokens)) => Request { label: *label, prompt: Some(tokens.clone()), start },
-                None => Request { label: labels.next()?, prompt: None, start },
+                None => Request { label: own.or_else(|| labels.next())?, prompt: None, start },
             })
         });
         let all = options.flows.unwrap_or(u64::MAX);
@@ -144,7 +149,7 @@ impl Traffic {
         let size = (options.stock.map(|_| fresh), options.stock_bytes_max);
         let flows = Stocked::new(generator, size, arrivals.clone(), all, generate.seed);
         let timeline = Timeline::new(flows, arrivals, HELD_PACKETS_MAX).at_once(options.concurrent);
-        Ok(Self { timeline, left: options.packets, options, prompts })
+        Ok(Self { timeline, left: options.packets, options, prompts, learned_per_s })
     }
 
     /// From the beginning, with another seed or with the same.
@@ -221,6 +226,11 @@ impl Traffic {
     /// What was given out so far.
     pub fn timeline_counters(&self) -> TimelineCounters {
         self.timeline.counters()
+    }
+
+    /// Flows a second on average, where they come as [learned](FlowRate::Learned).
+    pub fn learned_per_s(&self) -> Option<f64> {
+        self.learned_per_s
     }
 
     /// What is asked for.

@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::codec::bytes::{BytesSpec, Keep, Vocab};
-use crate::codec::{Codec, CodecSpec, Decoded, GapTable, LabelId, Longest, Render, Token};
+use crate::codec::{Codec, CodecSpec, Decoded, GapTable, LabelId, Longest, Render, Starts, Token};
 use crate::flow::{Direction, FiveTuple, Session, SessionPacket};
 use crate::mamba::{Batch, Loss, Mamba, MambaConfig, Params, State};
 use crate::packet::{LinkType, Packet, Timestamp};
@@ -107,7 +107,14 @@ impl Codec for NibbleCodec {
     }
     fn spec(&self) -> CodecSpec {
         let (vocab, keep, gaps, longest) = (Vocab::Byte, Keep::Whole, GapTable::default(), Longest::default());
-        CodecSpec::Bytes(BytesSpec { vocab, keep, labels: self.labels.clone(), gaps, longest })
+        CodecSpec::Bytes(BytesSpec {
+            vocab,
+            keep,
+            labels: self.labels.clone(),
+            gaps,
+            longest,
+            starts: Starts::default(),
+        })
     }
 }
 

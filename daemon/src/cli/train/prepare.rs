@@ -34,11 +34,18 @@ pub(super) fn fit_codec(args: &TrainArgs, corpus: &Corpus, context: &Context) ->
     let codec: Arc<dyn Codec> = match (args.codec, args.vocab) {
         (CodecArg::Wire, _) => {
             let plan = args.plan.apply(Plan::default());
-            Arc::new(WireCodec::fit(labels, args.strings_max, args.keep_names, plan, sessions)?)
+            let mut codec = WireCodec::fit(labels, args.strings_max, args.keep_names, plan, sessions)?;
+            codec.learn_starts(&corpus.starts(corpus.labels())?);
+            Arc::new(codec)
         }
-        (CodecArg::Bytes, VocabArg::Byte) => Arc::new(BytesCodec::fit(Vocab::Byte, 0, args.keep, labels, sessions)?),
-        (CodecArg::Bytes, VocabArg::Bpe) => {
-            Arc::new(BytesCodec::fit(Vocab::Bpe, args.bpe_vocab_max, args.keep, labels, sessions)?)
+        (CodecArg::Bytes, vocab) => {
+            let (vocab, size) = match vocab {
+                VocabArg::Byte => (Vocab::Byte, 0),
+                VocabArg::Bpe => (Vocab::Bpe, args.bpe_vocab_max),
+            };
+            let mut codec = BytesCodec::fit(vocab, size, args.keep, labels, sessions)?;
+            codec.learn_starts(&corpus.starts(corpus.labels())?);
+            Arc::new(codec)
         }
     };
     bar.finish_and_clear();
@@ -49,19 +56,20 @@ pub(super) fn fit_codec(args: &TrainArgs, corpus: &Corpus, context: &Context) ->
 type Samples = Vec<(LabelId, Session)>;
 
 /// Gives `base` the labels of the captures and the addresses asked for, and learns what their flows do: at which ports they depart from
-/// what is usual there, where they go, how they end and how long they are. Returns its codec and the samples, whose labels are its.
+/// what is usual there, where they go, how they end, how long they are and how they follow one another. Returns its codec and the samples, whose labels are its.
 pub(super) fn adapt_codec(base: &mut Model, corpus: Corpus, addresses: &PlanArgs) -> Result<(Arc<dyn Codec>, Samples)> {
     base.foretell()?;
     let new = base.add_labels(corpus.labels())?;
     if !new.is_empty() {
         tracing::info!(labels = new.join(", "), "new to the base, these begin as the mean of its own");
     }
+    let starts = corpus.starts(base.codec.labels())?;
     let samples = corpus.into_sessions(base.codec.labels())?;
     if let CodecSpec::Wire(mut spec) = base.codec.spec() {
         spec.plan = addresses.apply(spec.plan);
         base.codec = Arc::new(WireCodec::with_labels(spec, &[])?);
     }
-    base.codec = with_habits(&base.codec, &samples)?;
+    base.codec = with_habits(&base.codec, &samples, &starts)?;
     Ok((Arc::clone(&base.codec), samples))
 }
 

@@ -17,7 +17,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Codec, CodecError, CodecSpec, Decoded, GapTable, LabelId, Longest, Render, Token};
+use super::{
+    CaptureStarts, Codec, CodecError, CodecSpec, Decoded, GapHistogram, GapTable, LabelId, Longest, Render, Starts,
+    Token,
+};
 use crate::flow::Session;
 use crate::packet::{LinkType, Packet};
 use vocabulary::Vocabulary;
@@ -43,6 +46,9 @@ pub struct BytesSpec {
     /// How long samples were, by label.
     #[serde(default, skip_serializing_if = "Longest::is_empty")]
     pub longest: Longest,
+    /// How samples followed one another, by label.
+    #[serde(default, skip_serializing_if = "Starts::is_empty")]
+    pub starts: Starts,
 }
 
 /// The codec of the paper. Encoding copies bytes; it runs at the speed of memory for [`Vocab::Byte`].
@@ -110,8 +116,13 @@ impl BytesCodec {
         };
         let mut longest = Longest::default();
         longest.record(&labels, samples);
-        let spec = BytesSpec { vocab, keep, labels, gaps, longest };
+        let spec = BytesSpec { vocab, keep, labels, gaps, longest, starts: Starts::default() };
         Ok(Self { spec, vocabulary, packets_left_out: AtomicU64::new(0) })
+    }
+
+    /// Learns from when samples of captures began how those of each label follow one another. What is known of that stays.
+    pub fn learn_starts(&mut self, captures: &[CaptureStarts]) {
+        self.spec.starts.record(&self.spec.labels, captures);
     }
 
     /// How many packets encoding has left out since the codec was made: no bytes to keep, no IP in a link type other
@@ -196,6 +207,10 @@ impl Codec for BytesCodec {
 
     fn longest(&self, label: LabelId) -> Option<u64> {
         self.spec.longest.of(self.spec.labels.get(usize::from(label.0))?)
+    }
+
+    fn starts(&self, label: LabelId) -> Option<&GapHistogram> {
+        self.spec.starts.of(self.spec.labels.get(usize::from(label.0))?)
     }
 
     fn linktype(&self) -> LinkType {

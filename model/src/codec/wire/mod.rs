@@ -117,7 +117,10 @@ use self::script::WireScript;
 use self::talk::Departures;
 use self::vocab::{Tok, Vocab};
 use self::walk::Walk;
-use super::{Codec, CodecError, CodecSpec, Decoded, Grammar, LabelId, Longest, Render, Script, Token};
+use super::{
+    CaptureStarts, Codec, CodecError, CodecSpec, Decoded, GapHistogram, Grammar, LabelId, Longest, Render, Script,
+    Starts, Token,
+};
 use crate::flow::Session;
 use crate::packet::LinkType;
 use crate::wire::plan::Plan;
@@ -147,6 +150,9 @@ pub struct WireSpec {
     /// How long samples were, by label.
     #[serde(default, skip_serializing_if = "Longest::is_empty")]
     pub longest: Longest,
+    /// How samples followed one another, by label.
+    #[serde(default, skip_serializing_if = "Starts::is_empty")]
+    pub starts: Starts,
     /// Whether it is told of a flow where it opens how it ends and how long it is: not in codecs from before that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub foretells: bool,
@@ -179,6 +185,7 @@ pub struct WireCodec {
     plans: Plans,
     departures: Departures,
     longest: Longest,
+    starts: Starts,
     habits: Habits,
     vocab: Vocab,
     /// The sample that was not begun yet; cloned for each.
@@ -247,7 +254,7 @@ impl WireCodec {
         ret.plans.labels = plans.into();
         let of_label = |label| spec.departures.get(label).cloned().unwrap_or_default();
         ret.departures = Departures::new(ret.labels.iter().map(of_label).collect());
-        ret.longest = spec.longest;
+        (ret.longest, ret.starts) = (spec.longest, spec.starts);
         for (label, habits) in &spec.habits {
             habits::checked(habits).map_err(|why| CodecError::Spec(format!("habits of {label}: {why}")))?;
         }
@@ -274,6 +281,11 @@ impl WireCodec {
         }
     }
 
+    /// Learns from when samples of captures began how those of each label follow one another. What is known of that stays.
+    pub fn learn_starts(&mut self, captures: &[CaptureStarts]) {
+        self.starts.record(&self.labels, captures);
+    }
+
     /// A codec that has learned nothing and tells nothing of flows where they open.
     fn new(labels: Vec<String>, dictionary: Dictionary, keep_names: bool, plan: Plan) -> Result<Self, CodecError> {
         if labels.is_empty() {
@@ -287,7 +299,20 @@ impl WireCodec {
         let packets_left_out = AtomicU64::new(0);
         let plans = Plans { default: Arc::new(plan), labels: vec![None; labels.len()].into() };
         let (departures, longest, habits) = (Departures::default(), Longest::default(), Habits::default());
-        Ok(Self { labels, dictionary, keep_names, plans, departures, longest, habits, vocab, blank, packets_left_out })
+        let starts = Starts::default();
+        Ok(Self {
+            labels,
+            dictionary,
+            keep_names,
+            plans,
+            departures,
+            longest,
+            starts,
+            habits,
+            vocab,
+            blank,
+            packets_left_out,
+        })
     }
 
     /// The same codec with tokens for what is told of flows where they open.
@@ -419,6 +444,10 @@ impl Codec for WireCodec {
         self.longest.of(self.labels.get(usize::from(label.0))?)
     }
 
+    fn starts(&self, label: LabelId) -> Option<&GapHistogram> {
+        self.starts.of(self.labels.get(usize::from(label.0))?)
+    }
+
     fn linktype(&self) -> LinkType {
         LinkType::ETHERNET
     }
@@ -470,6 +499,7 @@ impl Codec for WireCodec {
             label_plans: self.label_plans(),
             departures: self.label_departures(),
             longest: self.longest.clone(),
+            starts: self.starts.clone(),
             foretells: self.vocab.foretells,
             habits: self.label_habits(),
         })

@@ -28,6 +28,22 @@ pub(super) fn find(message: &[u8], start: usize) -> Found {
     Found { spans, literal_end }
 }
 
+/// Where the question ends that `answer` repeats from `query`, messages that begin at `start` of each; `None` where it repeats none (RFC
+/// 1035, section 4.1.1, has the bit that makes an answer).
+pub fn repeated_question(answer: &[u8], query: &[u8], start: usize) -> Option<usize> {
+    let is_answer = |message: &[u8]| Some(message.get(start + 2)? & 0x80 != 0);
+    let question = start + 12;
+    if !is_answer(answer)? || is_answer(query)? || answer.get(start + 4..start + 6)? != query.get(start + 4..start + 6)? {
+        return None;
+    }
+    let mut at = question;
+    while let label @ 1..=63 = *query.get(at)? {
+        at += 1 + usize::from(label);
+    }
+    let end = at + 1 + 4;
+    (query.get(at) == Some(&0) && answer.get(question..end)? == query.get(question..end)?).then_some(end)
+}
+
 struct Reader<'a> {
     message: &'a [u8],
     /// Up to here everything was read.

@@ -6,7 +6,7 @@ use super::super::vocab::{RUN_MAX, TLS_TYPES, Tok};
 use super::super::walk::Stage;
 use super::Encoder;
 use crate::wire::dhcp;
-use crate::wire::names::{self, Carrier, Kind, Span, tls};
+use crate::wire::names::{self, Carrier, Kind, Span, dns, tls};
 use crate::wire::parse::{Frame, Transport};
 
 /// Bytes at the beginning of a message that are said literally: of text, of anything else, of a record with a hello of TLS. Of other
@@ -55,6 +55,10 @@ impl Encoder<'_> {
         };
         spans.reverse();
 
+        // The header, and in front of it over TCP the length.
+        let question = if is_tcp { 14 } else { 12 };
+        let question_end = if is_dns && is_message { dns::repeated_question(data, other, question - 12) } else { None };
+
         let is_text = names::is_text(data);
         let mut literal_end = match (is_message, is_dns, is_text) {
             (false, ..) => 0,
@@ -68,6 +72,7 @@ impl Encoder<'_> {
             let at = usize::from(self.walk.current.done);
             let limit = usize::from(self.walk.limit());
             spans.truncate(spans.iter().rposition(|s| s.end > at).map_or(0, |p| p + 1));
+            // A question that was repeated is behind it.
             if let Some(span) = spans.last_mut().filter(|s| s.at < at) {
                 (span.at, span.kind) = (at, Kind::Address);
             }
@@ -115,6 +120,11 @@ impl Encoder<'_> {
                 self.say(tok, ret);
                 continue;
             }
+            if let Some(end) = question_end.filter(|end| at == question && end - at <= limit) {
+                self.flush(&mut run);
+                self.run(false, end - at, limit, ret);
+                continue;
+            }
             let span_at = spans.last().map_or(usize::MAX, |s| s.at - at);
             let same = common(visible, own.get(at..).unwrap_or_default());
             let peer = common(visible, other.get(at..).unwrap_or_default());
@@ -139,6 +149,8 @@ impl Encoder<'_> {
             let reach = match spans.last() {
                 Some(span) if is_again && is_hello => span.end - at,
                 _ if is_again => visible.len(),
+                // What is repeated of a question is said by itself.
+                _ if question_end.is_some() && at < question => span_at.min(question - at),
                 _ => span_at,
             };
             let visible = &visible[..visible.len().min(reach)];
