@@ -186,7 +186,8 @@ mkdir -p "$WORK/tap"
 for label in web dns ssh; do
     real=$("$BIN" inspect --quiet --top 0 --json "$WORK/capture/$label/$label.pcap" |
         python3 -c 'import json,sys; print(json.load(sys.stdin)["flows"])')
-    "$BIN" generate --quiet --model "$WORK/model" --label "$label" --flows "$real" --seed 7 --streams 64 \
+    "$BIN" generate --quiet --model "$WORK/model" --label "$label" --flows "$real" --flows-per-second learned \
+        --seed 7 --streams 64 \
         -w "$WORK/generated/$label/$label.pcap"
     # The tap is made beforehand, so that the sniffer is there before the first packet.
     ip -n "$TAPNS" tuntap add dev "wm$label" mode tap

@@ -82,6 +82,31 @@ fn a_prompt_begins_each_flow_with_its_first_packet() {
 }
 
 #[test]
+fn flows_come_as_they_were_learned_to_where_asked_for() {
+    let trained = Trained::new();
+    let (capture, out) = (trained.path("greeting.pcap"), trained.path("learned.pcap"));
+    traffic::write(&capture, [greeting(2)]);
+    // Of each flow nothing but its beginning; those that were learned began a second apart.
+    let prompt = ["--prompt", capture.to_str().unwrap(), "--label", "dns", "--flows", "30", "--flow-packets-max", "1"];
+    trained.generate(&out, &[&prompt[..], &["--flows-per-second", "learned"]].concat());
+    let starts: Vec<Timestamp> = traffic::read(&out).iter().map(|packet| packet.ts).collect();
+    assert_eq!(starts.len(), 30);
+    for pair in starts.windows(2) {
+        let seconds = pair[1].nanos_since(pair[0]) as f64 * 1e-9;
+        assert!((seconds - 1.0).abs() < 0.02, "bins are 1/64 octave wide: {seconds}");
+    }
+    let (model, rate) = (trained.model(), "--flows-per-second");
+    let args = ["generate", "--model", &model, "-w", "/dev/null", "--flows", "3", rate];
+    assert!(fail(1, &[&args[..], &["learned", "--mix", "web=1,dns=2"]].concat()).contains("with a mix give a number"));
+    assert!(fail(2, &[&args[..], &["often"]].concat()).contains("or learned"));
+    traffic::write_two_labels(&trained.path("few"), 5);
+    train_tiny(&trained.path("few"), &trained.path("few-model"), 2);
+    let model = trained.path("few-model");
+    let args = ["generate", "--model", model.to_str().unwrap(), "-w", "/dev/null", "--flows", "3", rate, "learned"];
+    assert!(fail(1, &args).contains("follow one another was not learned"));
+}
+
+#[test]
 fn bench_prints_one_json_object() {
     for work in [
         &["train", "--batch", "2", "--seq-len", "64", "--steps", "2"][..],

@@ -85,7 +85,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = ranges::at_least_two)]
     pub flow_tokens_max: usize,
     /// New flows a second, on average; learned: flows of each label follow one another as those that it was learned from, and labels take
-    /// no turns; auto: learned for a single label, where that is known, else 20
+    /// no turns
     #[arg(
         long,
         visible_alias = "sessions-per-second",
@@ -298,9 +298,7 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
     drop(checkpoint);
     let traffic = Traffic::new(decoder, Arc::clone(&codec), options.clone(), prompts)?;
     if let (Some(per_s), None) = (traffic.learned_per_s(), options.concurrent) {
-        tracing::info!(
-            "flows come as learned, {per_s:.3} a second on average; --flows-per-second RATE asks for another rate"
-        );
+        tracing::info!("flows come as they did in what was learned, {per_s:.3} a second on average");
     }
     let source = ModelSource::new(traffic);
     match (&args.stock_file, key) {

@@ -12,19 +12,20 @@ use super::sampling::unit;
 use crate::codec::{Codec, GapHistogram, LabelId};
 use crate::packet::Timestamp;
 
-/// Flows a second where none are asked for and none were learned.
-const FLOWS_PER_S: f64 = 20.0;
-
 /// How often flows begin.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum FlowRate {
-    /// As learned where a single label is asked for and that is known of it; else 20 a second.
-    #[default]
-    Auto,
-    /// Flows of each label follow one another as they did in what was learned; labels take no turns.
-    Learned,
     /// So many a second on average, by a Poisson process.
     PerSecond(f64),
+    /// Flows of each label follow one another as they did in what was learned; labels take no turns.
+    Learned,
+}
+
+impl Default for FlowRate {
+    /// 20 a second.
+    fn default() -> Self {
+        Self::PerSecond(20.0)
+    }
 }
 
 impl FromStr for FlowRate {
@@ -32,7 +33,6 @@ impl FromStr for FlowRate {
 
     fn from_str(s: &str) -> Result<Self, ArrivalsError> {
         match s {
-            "auto" => Ok(Self::Auto),
             "learned" => Ok(Self::Learned),
             _ => {
                 let rate = s.parse().map_err(|_| ArrivalsError::Text(s.to_owned()))?;
@@ -46,7 +46,6 @@ impl FromStr for FlowRate {
 impl fmt::Display for FlowRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auto => f.write_str("auto"),
             Self::Learned => f.write_str("learned"),
             Self::PerSecond(rate) => rate.fmt(f),
         }
@@ -61,7 +60,7 @@ pub enum ArrivalsError {
     #[error("flows per second are {0}, allowed is 1e-9 to 1e9")]
     Rate(f64),
     /// What is no rate.
-    #[error("{0:?} is no rate of flows: give a number from 1e-9 to 1e9, learned, or auto")]
+    #[error("{0:?} is no rate of flows: give a number from 1e-9 to 1e9, or learned")]
     Text(String),
     /// Too few samples of the label were learned from.
     #[error("how flows of {0} follow one another was not learned; give a number of flows a second")]
@@ -126,9 +125,8 @@ impl Arrivals {
         ids.dedup();
         match rate {
             FlowRate::PerSecond(rate) => Self::new(start, rate, seed),
-            FlowRate::Auto if ids.len() != 1 || codec.starts(ids[0]).is_none() => Self::new(start, FLOWS_PER_S, seed),
             FlowRate::Learned if labels.are_drawn() => Err(ArrivalsError::Weighted),
-            FlowRate::Auto | FlowRate::Learned => Self::learned(start, &ids, codec, seed),
+            FlowRate::Learned => Self::learned(start, &ids, codec, seed),
         }
     }
 
@@ -244,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_label_s_flows_come_as_learned() {
-        let mut web = at_rate(FlowRate::Auto, &["web"]).unwrap();
+        let mut web = at_rate(FlowRate::Learned, &["web"]).unwrap();
         let rate = web.learned_per_s().expect("it was learned");
         // 199 gaps in 9.901 s; bins are 1/64 octave wide.
         assert!((rate - 20.1).abs() < 0.2, "{rate}");
@@ -274,11 +272,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_learned_is_said_or_left_to_chance() {
+    fn what_was_not_learned_is_said() {
         let per_s = |rate, names: &[&str]| at_rate(rate, names).map(|arrivals| arrivals.learned_per_s().is_some());
-        assert_eq!(per_s(FlowRate::Auto, &["ntp"]), Ok(false));
-        assert_eq!(per_s(FlowRate::Auto, &["web", "dns"]), Ok(false), "they take turns");
         assert_eq!(per_s(FlowRate::PerSecond(3.0), &["web"]), Ok(false));
+        assert_eq!(per_s(FlowRate::default(), &["ntp"]), Ok(false));
         assert_eq!(per_s(FlowRate::Learned, &["web", "ntp"]), Err(ArrivalsError::Unknown("ntp".to_owned())));
         let drawn = Labels::new(&LabelChoice::Drawn(vec![("web".to_owned(), 2)]), 1, &codec()).unwrap();
         let weighted = Arrivals::at_rate(Timestamp(7), FlowRate::Learned, &drawn, &codec(), 5);
@@ -287,10 +284,10 @@ mod tests {
 
     #[test]
     fn rates_are_read_as_they_are_written() {
-        for rate in [FlowRate::Auto, FlowRate::Learned, FlowRate::PerSecond(0.25)] {
+        for rate in [FlowRate::Learned, FlowRate::PerSecond(0.25)] {
             assert_eq!(rate.to_string().parse(), Ok(rate));
         }
         assert_eq!("0".parse::<FlowRate>(), Err(ArrivalsError::Rate(0.0)));
-        assert!("quick".parse::<FlowRate>().unwrap_err().to_string().contains("learned, or auto"));
+        assert!("quick".parse::<FlowRate>().unwrap_err().to_string().contains("or learned"));
     }
 }

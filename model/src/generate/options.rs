@@ -64,8 +64,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(
         "flows_per_second",
         OptionKind::Text,
-        Some("auto"),
-        "New flows a second, on average; learned: flows of each label follow one another as those that it was learned from, and labels take no turns; auto: learned for a single label, where that is known, else 20",
+        Some("20"),
+        "New flows a second, on average; learned: flows of each label follow one another as those that it was learned from, and labels take no turns",
     ),
     option(
         "concurrent",

@@ -23,7 +23,7 @@ pub struct TrafficOptions {
     pub flows: Option<u64>,
     /// Packets at most. Default: endless.
     pub packets: Option<u64>,
-    /// How often flows begin. Default [`FlowRate::Auto`].
+    /// How often flows begin. Default 20 a second.
     pub flow_rate: FlowRate,
     /// Flows that go on at once: after so many, a new one begins as one ends, whatever `flow_rate` says. Default: as many as
     /// come about.

@@ -33,7 +33,10 @@ pub(super) fn find(message: &[u8], start: usize) -> Found {
 pub fn repeated_question(answer: &[u8], query: &[u8], start: usize) -> Option<usize> {
     let is_answer = |message: &[u8]| Some(message.get(start + 2)? & 0x80 != 0);
     let question = start + 12;
-    if !is_answer(answer)? || is_answer(query)? || answer.get(start + 4..start + 6)? != query.get(start + 4..start + 6)? {
+    if !is_answer(answer)?
+        || is_answer(query)?
+        || answer.get(start + 4..start + 6)? != query.get(start + 4..start + 6)?
+    {
         return None;
     }
     let mut at = question;
