@@ -300,8 +300,8 @@ mod tests {
     fn as_many_flows_a_second_are_so_however_many_were_captured() {
         // A flow each 100 ms, and every tenth a second later.
         let side = |flows: i64| {
-            let mut side = Side::default();
-            side.starts = (0..flows).map(|i| (0, (i + i / 10 * 9) * 100_000_000, i as u32)).collect();
+            let starts = (0..flows).map(|i| (0, (i + i / 10 * 9) * 100_000_000, i as u32)).collect();
+            let mut side = Side { starts, ..Side::default() };
             side.sort();
             side
         };

@@ -82,8 +82,9 @@ impl GapHistogram {
 
     /// The mean gap in nanoseconds, each taken for the middle of its bin; `None` without gaps.
     pub fn mean_ns(&self) -> Option<f64> {
-        let middle = |bin| match bounds_of(bin) {
-            (low, width) => low as f64 + (width - 1) as f64 / 2.0,
+        let middle = |bin| {
+            let (low, width) = bounds_of(bin);
+            low as f64 + (width - 1) as f64 / 2.0
         };
         let sum: f64 = self.counts.iter().map(|(bin, count)| middle(*bin) * *count as f64).sum();
         (self.total > 0).then(|| sum / self.total as f64)

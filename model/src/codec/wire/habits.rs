@@ -3,6 +3,7 @@
 //!
 //! A network that has learned little mixes labels up. What its label never did, a generated flow does not do either.
 
+pub(super) mod headers;
 pub(super) mod layouts;
 pub(super) mod said;
 mod windows;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::headers::Headers;
 use self::layouts::Layouts;
 use self::said::Said;
 use self::windows::WindowTally;
@@ -52,6 +54,9 @@ pub struct Label {
     /// The options of TCP, by kind of segment; nothing is known of kinds that are not there.
     #[serde(default, skip_serializing_if = "Layouts::is_empty")]
     pub layouts: Layouts,
+    /// What the headers of packets had that the openers of flows sent, and the responders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<[Headers; 2]>,
     /// Longest time between two packets of a sample, in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longest_gap_ns: Option<u64>,
@@ -83,6 +88,7 @@ impl Disorder {
 pub(super) struct Tally {
     windows: WindowTally,
     layouts: Layouts,
+    headers: [Headers; 2],
     longest_gap_ns: u64,
     disorder: Option<Disorder>,
 }
@@ -91,6 +97,7 @@ impl Tally {
     /// Counts a packet: what was decided of it, and the window as it was captured.
     pub(super) fn count(&mut self, action: &Action, window: Option<u16>) {
         self.longest_gap_ns = self.longest_gap_ns.max(u64::try_from(action.gap_ns).unwrap_or(0));
+        self.headers[usize::from(!action.from_orig)].see(action);
         if let Some(segment) = &action.tcp {
             self.layouts.see(segment);
             let disorder = self.disorder.get_or_insert_default();
@@ -184,6 +191,7 @@ impl Label {
             }
         }
         ret.longest_gap_ns = Some(tally.longest_gap_ns).filter(|_| ret.flows > 0);
+        ret.headers = Some(tally.headers).filter(|_| ret.flows > 0);
         for (key, begun) in begun {
             ret.services.entry(key).or_default().begin(&begun);
         }
@@ -199,6 +207,16 @@ impl Label {
     /// Takes what was seen elsewhere into account. What was not looked at in one place is not known.
     pub(super) fn merge(&mut self, other: &Self) {
         let is_partial = self.is_partial() || other.is_partial();
+        self.headers = match (self.headers.take(), &other.headers) {
+            (Some(mut own), Some(other)) => {
+                own.iter_mut().zip(other).for_each(|(own, other)| own.merge(other));
+                Some(own)
+            }
+            // Who saw no flow says nothing; who saw some, and did not look, leaves it unknown.
+            (own, _) if other.flows == 0 => own,
+            (_, headers) if self.flows == 0 => headers.clone(),
+            _ => None,
+        };
         self.flows = self.flows.max(other.flows);
         for (key, service) in &other.services {
             match self.services.get_mut(key) {
@@ -268,6 +286,11 @@ impl Label {
     /// The application that all flows to a port of TCP begin as, where one was seen.
     pub(super) fn application(&self, port: u16) -> Option<Application> {
         self.services.get(&Self::key(Proto::Tcp, &port.to_string())).filter(|service| !service.few)?.application
+    }
+
+    /// What the headers of a side's packets had, 0 the opener's.
+    pub(super) fn headers(&self, side: usize) -> Option<&Headers> {
+        Some(&self.headers.as_ref()?[side])
     }
 
     /// The window that is meant by one whose tokens stand for several.
@@ -443,6 +466,17 @@ mod tests {
         );
         // An older version had not looked.
         assert_eq!((label.longest_gap_ns, label.disorder, label.said(Some(22), 0)), (None, None, None));
+        assert!(both.headers.is_none(), "neither had");
+        let looked = |flows| Label { flows, headers: Some(Default::default()), ..Label::default() };
+        for (flows, more, is_known) in [(1, looked(2), true), (1, Label { flows: 1, ..Label::default() }, false)] {
+            let mut label = looked(flows);
+            label.merge(&more);
+            assert_eq!(label.headers.is_some(), is_known);
+        }
+        let mut none = Label::default();
+        none.merge(&looked(3));
+        none.merge(&Label::default());
+        assert!(none.headers(1).is_some(), "whoever saw no flow takes nothing back");
         assert!(
             habits.of(Some(LabelId(0))).is_none() && habits.of(Some(LabelId(2))).is_none() && habits.of(None).is_none()
         );

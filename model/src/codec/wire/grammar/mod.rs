@@ -7,6 +7,7 @@ mod lengths;
 mod mask;
 mod outlook;
 mod pieces;
+mod system;
 mod tcp;
 
 use std::sync::Arc;
@@ -282,8 +283,10 @@ impl Strict {
                 (_, 255) => m.bytes(255, 255),
                 _ => m.bytes(0, 255),
             },
-            Operand::Ttl => m.bytes(1, 255),
-            Operand::Tos | Operand::Window | Operand::Other | Operand::FixLen | Operand::RawLen => m.bytes(0, 255),
+            Operand::Ttl => self.ttl(m),
+            Operand::Tos => self.tos(m),
+            Operand::Window => self.window_bytes(m),
+            Operand::Other | Operand::FixLen | Operand::RawLen => m.bytes(0, 255),
             Operand::Hole => {
                 let side = self.walk.sides().0;
                 let most = if side.framed { u32::from(side.record_left).saturating_sub(1) } else { 0x3fff };
@@ -319,11 +322,8 @@ impl Strict {
         let c = &self.walk.current;
         let closing = tokens_left < CLOSING_TOKENS;
         let proto = c.action.proto;
-        if at == rank::TTL && !closing {
-            m.allow(Tok::Ttl);
-        }
-        if at <= rank::TOS && !closing {
-            m.allow(Tok::Tos);
+        if !closing && self.ip_fields(at, m) {
+            return;
         }
         if at <= rank::ID && !closing && !c.action.v6 {
             if at <= rank::DF {

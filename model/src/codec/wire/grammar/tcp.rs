@@ -3,7 +3,7 @@
 use super::super::action::Opt;
 use super::super::habits::layouts::Kind;
 use super::super::side::{ACK, FIN, PSH, RST, SYN};
-use super::super::vocab::{BOUNDS, Tok, WINDOWS};
+use super::super::vocab::{BOUNDS, Tok};
 use super::super::walk::{OPTIONS_MAX, Seq, Slot, options_len, rank};
 use super::mask::Mask;
 use super::outlook::Urge;
@@ -42,8 +42,8 @@ impl Strict {
                 }
             }
         }
-        if at <= rank::WINDOW && !closing {
-            m.run(Tok::Win(0), WINDOWS);
+        if at <= rank::WINDOW && !closing && self.window_classes(m) {
+            return;
         }
         let known = self.known_options();
         if at <= rank::OPTIONS && !closing {

@@ -139,7 +139,7 @@ pub(in super::super) struct Current {
     pub(in super::super) seq: Seq,
     pub(super) ack: AckBy,
     pub(in super::super) flags: u8,
-    pub(super) window: u16,
+    pub(in super::super) window: u16,
     /// Options as given; `None` for the default.
     pub(in super::super) options: Option<Vec<Opt>>,
     pub(super) number: u32,

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::super::super::super::{Codec, CodecSpec, LabelId, Render, Token};
 use super::super::super::WireCodec;
 use super::super::super::application::Application;
+use super::super::super::habits::headers::Values;
 use super::super::super::habits::{Label, Service};
 use super::super::super::outlook::{Ends, Outlook, Seen, size_class};
 use super::super::super::side::{ACK, SYN};
@@ -98,7 +99,7 @@ fn chance_says_and_offers_no_more_than_was_seen() {
     let samples = |codec: &WireCodec, seeds: std::ops::Range<u64>| -> Vec<Session> {
         seeds.map(|seed| rendered(codec, &sample(codec, seed, None).0, seed)).collect()
     };
-    let (mut spoken, mut options) = (0, 0);
+    let (mut spoken, mut options, mut windows) = (0, 0, 0);
     for round in 0..12 {
         let first = round * 100;
         let known = learned(samples(&codec, first..first + 4));
@@ -106,6 +107,17 @@ fn chance_says_and_offers_no_more_than_was_seen() {
         let mut both = known.clone();
         both.merge(&more);
         assert_eq!((both.longest_gap_ns, both.disorder), (known.longest_gap_ns, known.disorder));
+        for side in 0..2 {
+            let [of_both, of_known] = [&both, &known].map(|label| {
+                let headers = label.headers(side).expect("it was looked at");
+                [&headers.ttl, &headers.tos, &headers.windows].map(Values::known)
+            });
+            // What nobody sent, or in too many ways, may be anything.
+            for (both, known) in of_both.into_iter().zip(of_known).filter(|(_, known)| known.is_some()) {
+                assert_eq!(both, known, "side {side}");
+            }
+            windows += of_known[2].map_or(0, |windows| windows.len());
+        }
         for flags in [SYN, SYN | ACK, ACK, RST] {
             let seen = known.layouts.of(flags);
             assert!(seen.is_none() || both.layouts.of(flags) == seen, "{:?} {:?}", both.layouts, known.layouts);
@@ -117,7 +129,7 @@ fn chance_says_and_offers_no_more_than_was_seen() {
         spoken +=
             more.services.values().flat_map(|service| service.said).flatten().filter(|said| said.bytes > 0).count();
     }
-    assert!(spoken > 12 && options > 48, "{spoken} {options}");
+    assert!(spoken > 12 && options > 48 && windows > 48, "{spoken} {options} {windows}");
 }
 
 #[test]
