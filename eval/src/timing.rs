@@ -135,6 +135,7 @@ impl Side {
     pub(crate) fn sort(&mut self) {
         self.starts.sort_unstable();
         let starts = std::mem::take(&mut self.starts);
+        self.kinds[STARTS].clear();
         for pair in starts.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
             self.put(STARTS, (pair[1].1 - pair[0].1) as f64 * SECOND, pair[1].2);
         }

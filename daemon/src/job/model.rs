@@ -247,11 +247,19 @@ pub fn with_habits(
     samples: &[(LabelId, Session)],
     starts: &[CaptureStarts],
 ) -> Result<Arc<dyn Codec>> {
-    let CodecSpec::Wire(spec) = codec.spec() else { return Ok(Arc::clone(codec)) };
-    let mut codec = WireCodec::with_labels(spec, &[])?;
-    codec.learn(samples);
-    codec.learn_starts(starts);
-    Ok(Arc::new(codec))
+    match codec.spec() {
+        CodecSpec::Wire(spec) => {
+            let mut codec = WireCodec::with_labels(spec, &[])?;
+            codec.learn(samples);
+            codec.learn_starts(starts);
+            Ok(Arc::new(codec))
+        }
+        CodecSpec::Bytes(mut spec) => {
+            spec.starts.learn(&spec.labels, starts);
+            Ok(Arc::from(from_spec(CodecSpec::Bytes(spec), &codec.tokenizer_json())?))
+        }
+        _ => Ok(Arc::clone(codec)),
+    }
 }
 
 /// The packets that `args` ask `path` for, as a source.
@@ -297,6 +305,12 @@ pub fn source(path: &Path, args: &SamplingArgs) -> Result<ModelSource> {
     let decoder = engine::decoder(&checkpoint.params, device, args.precision.asked())?;
     drop(checkpoint);
     let traffic = Traffic::new(decoder, Arc::clone(&codec), options.clone(), prompts)?;
+    if !traffic.labels_left_out().is_empty() {
+        tracing::warn!(
+            labels = traffic.labels_left_out().join(", "),
+            "left out: how their flows follow one another was not learned"
+        );
+    }
     if let (Some(per_s), None) = (traffic.learned_per_s(), options.concurrent) {
         tracing::info!("flows come as they did in what was learned, {per_s:.3} a second on average");
     }
@@ -331,10 +345,10 @@ fn stock_key(
     let size = options.stock.map(|stock| stock.min(options.flows.unwrap_or(u64::MAX)));
     // How many streams there are, and how far they go ahead, changes no flow.
     let generate = GenerateOptions { streams: 1, ahead: 0, ..options.generate };
-    // Whose turn it is, is not asked then.
-    let by_rate = options.flow_rate == FlowRate::Learned;
+    // Which labels come then, and in which order.
+    let labels_by_arrivals = options.flow_rate == FlowRate::Learned;
     StockKey::of(&format!(
-        "{} {model} {made_with} {generate:?} {:?} {by_rate} {size:?} {} {lengths:?} {prompts:?}",
+        "{} {model} {made_with} {generate:?} {:?} {labels_by_arrivals} {size:?} {} {lengths:?} {prompts:?}",
         env!("CARGO_PKG_VERSION"),
         options.labels,
         options.stock_bytes_max

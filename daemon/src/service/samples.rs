@@ -39,7 +39,7 @@ pub(super) struct Batch {
     pub(super) fresh: usize,
     /// To measure by, the newest first.
     pub(super) held_out: Vec<Sample>,
-    /// When flows began that came since the last round, those that are not kept among them.
+    /// When flows began, those that are not kept among them.
     pub(super) starts: Vec<CaptureStarts>,
 }
 
@@ -176,7 +176,7 @@ impl Samples {
             train: self.recent.iter().rev().chain(&self.reservoir).cloned().collect(),
             fresh,
             held_out: self.held_out.iter().rev().cloned().collect(),
-            starts: self.starts.take(),
+            starts: self.starts.all(),
         }
     }
 
@@ -279,6 +279,6 @@ mod tests {
         (0..40).for_each(|_| samples.add(flow(0, 60)));
         assert_eq!(samples.sizes(), [7, 11, 2]);
         let starts = samples.take().starts;
-        assert!(matches!(&starts[..], [(LabelId(0), times)] if times.len() == 40), "those since the last round");
+        assert_eq!((starts.len(), starts[0].1.len()), (4000, 41));
     }
 }

@@ -62,7 +62,7 @@ pub enum ArrivalsError {
     /// What is no rate.
     #[error("{0:?} is no rate of flows: give a number from 1e-9 to 1e9, or learned")]
     Text(String),
-    /// Too few samples of the label were learned from.
+    /// Too few samples of the labels were learned from.
     #[error("how flows of {0} follow one another was not learned; give a number of flows a second")]
     Unknown(String),
     /// Two answers to what share each label has.
@@ -89,7 +89,8 @@ enum Process {
     /// Exponential gaps, so many flows a second on average.
     Poisson(f64),
     /// Each label's own gaps, independent of one another and of the other labels: renewal processes, laid over each other.
-    Learned(Vec<Renewal>),
+    /// Labels of which nothing was learned are left out.
+    Learned(Vec<Renewal>, Vec<LabelId>),
 }
 
 #[derive(Debug, Clone)]
@@ -109,7 +110,8 @@ impl Arrivals {
         Ok(Self { rng: Self::rng(seed), next: start, process: Process::Poisson(flows_per_s) })
     }
 
-    /// Arrivals from `start` on at `rate`, of flows of `labels`.
+    /// Arrivals from `start` on at `rate`, of flows of `labels`. Where they come as learned, labels of which that is not known are left
+    /// out, unless they are [chosen](Labels::are_chosen).
     ///
     /// # Errors
     /// The rate is none, or it is to be as learned where that is not known.
@@ -126,24 +128,30 @@ impl Arrivals {
         match rate {
             FlowRate::PerSecond(rate) => Self::new(start, rate, seed),
             FlowRate::Learned if labels.are_drawn() => Err(ArrivalsError::Weighted),
-            FlowRate::Learned => Self::learned(start, &ids, codec, seed),
+            FlowRate::Learned => {
+                let (known, unknown): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| codec.starts(*id).is_some());
+                if known.is_empty() || labels.are_chosen() && !unknown.is_empty() {
+                    let names: Vec<_> = unknown.iter().map(|id| codec.labels()[usize::from(id.0)].as_str()).collect();
+                    return Err(ArrivalsError::Unknown(names.join(", ")));
+                }
+                Ok(Self::learned(start, &known, unknown, codec, seed))
+            }
         }
     }
 
-    /// Arrivals of flows of `labels`, as far as `codec` has learned how they follow one another.
-    fn learned(start: Timestamp, labels: &[LabelId], codec: &dyn Codec, seed: u64) -> Result<Self, ArrivalsError> {
+    /// Arrivals of flows of `labels`, of which `codec` has learned how they follow one another.
+    fn learned(start: Timestamp, labels: &[LabelId], left_out: Vec<LabelId>, codec: &dyn Codec, seed: u64) -> Self {
         let mut rng = Self::rng(seed);
-        let mut renewal = |label: &LabelId| {
-            let unknown = || ArrivalsError::Unknown(codec.labels()[usize::from(label.0)].clone());
-            let gaps = Arc::new(codec.starts(*label).ok_or_else(unknown)?.clone());
-            // Somewhere in a gap, as whoever begins to look finds it.
-            let first = gaps.draw(&mut rng).unwrap_or(0) as f64 * unit(&mut rng);
-            Ok(Renewal { label: *label, next: start.plus_nanos(first as i64), gaps })
+        let renewal = |label: &LabelId| {
+            let gaps = Arc::new(codec.starts(*label)?.clone());
+            // Somewhere in a gap of it, so that labels do not begin all at once.
+            let first = gaps.draw(&mut rng)? as f64 * unit(&mut rng);
+            Some(Renewal { label: *label, next: start.plus_nanos(first as i64), gaps })
         };
-        let mut renewals = labels.iter().map(&mut renewal).collect::<Result<Vec<_>, _>>()?;
+        let mut renewals: Vec<Renewal> = labels.iter().filter_map(renewal).collect();
         let early = renewals.iter().map(|renewal| renewal.next.nanos_since(start)).min().unwrap_or(0);
         renewals.iter_mut().for_each(|renewal| renewal.next = renewal.next.plus_nanos(-early));
-        Ok(Self { rng, next: start, process: Process::Learned(renewals) })
+        Self { rng, next: start, process: Process::Learned(renewals, left_out) }
     }
 
     fn rng(seed: u64) -> ChaCha8Rng {
@@ -159,8 +167,13 @@ impl Arrivals {
 
     /// Flows a second on average, where they come as learned.
     pub fn learned_per_s(&self) -> Option<f64> {
-        let Process::Learned(renewals) = &self.process else { return None };
+        let Process::Learned(renewals, _) = &self.process else { return None };
         Some(renewals.iter().filter_map(|renewal| Some(1e9 / renewal.gaps.mean_ns()?)).sum())
+    }
+
+    /// Labels that do not come, as it was not learned how.
+    pub fn left_out(&self) -> &[LabelId] {
+        if let Process::Learned(_, left_out) = &self.process { left_out } else { &[] }
     }
 
     /// The time of the next flow, and its label where that goes with it.
@@ -174,7 +187,7 @@ impl Arrivals {
                 *next = now.plus_nanos((gap_s * 1e9).round() as i64);
                 (now, None)
             }
-            Process::Learned(renewals) => {
+            Process::Learned(renewals, _) => {
                 let Some(first) = renewals.iter_mut().min_by_key(|renewal| renewal.next) else { return (now, None) };
                 first.next = first.next.plus_nanos(first.gaps.draw(rng).unwrap_or(0));
                 let label = first.label;
@@ -277,6 +290,8 @@ mod tests {
         assert_eq!(per_s(FlowRate::PerSecond(3.0), &["web"]), Ok(false));
         assert_eq!(per_s(FlowRate::default(), &["ntp"]), Ok(false));
         assert_eq!(per_s(FlowRate::Learned, &["web", "ntp"]), Err(ArrivalsError::Unknown("ntp".to_owned())));
+        let all = at_rate(FlowRate::Learned, &[]).expect("what is known of some is enough where none were chosen");
+        assert_eq!((all.left_out(), all.learned_per_s().map(f64::round)), (&[LabelId(1)][..], Some(220.0)));
         let drawn = Labels::new(&LabelChoice::Drawn(vec![("web".to_owned(), 2)]), 1, &codec()).unwrap();
         let weighted = Arrivals::at_rate(Timestamp(7), FlowRate::Learned, &drawn, &codec(), 5);
         assert_eq!(weighted.map(drop), Err(ArrivalsError::Weighted));

@@ -58,6 +58,7 @@ pub struct Labels {
     /// Chance and the sum of the weights; `None` for turns.
     draw: Option<(ChaCha8Rng, u32)>,
     turn: usize,
+    are_chosen: bool,
 }
 
 impl Labels {
@@ -93,12 +94,18 @@ impl Labels {
                 Some((rng, sum))
             }
         };
-        Ok(Self { labels, draw, turn: 0 })
+        let are_chosen = !matches!(choice, LabelChoice::InTurn(names) if names.is_empty());
+        Ok(Self { labels, draw, turn: 0, are_chosen })
     }
 
     /// Whether they are drawn by weight.
     pub fn are_drawn(&self) -> bool {
         self.draw.is_some()
+    }
+
+    /// Whether they were asked for by name, and are not just all that there are.
+    pub fn are_chosen(&self) -> bool {
+        self.are_chosen
     }
 
     /// All labels that can come.
@@ -135,8 +142,12 @@ mod tests {
     fn labels_are_drawn_by_weight_and_the_same_with_the_same_seed() {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         rng.set_stream(u64::MAX);
-        let labels =
-            || Labels { labels: vec![(LabelId(0), 3), (LabelId(4), 1)], draw: Some((rng.clone(), 4)), turn: 0 };
+        let labels = || Labels {
+            labels: vec![(LabelId(0), 3), (LabelId(4), 1)],
+            draw: Some((rng.clone(), 4)),
+            turn: 0,
+            are_chosen: true,
+        };
         let drawn: Vec<LabelId> = labels().take(4000).collect();
         assert_eq!(drawn, labels().take(4000).collect::<Vec<_>>());
         let first = drawn.iter().filter(|l| **l == LabelId(0)).count();

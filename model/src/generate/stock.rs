@@ -1,6 +1,7 @@
 //! A stock of flows that are rendered again: the tokens of the first ones are kept, and later ones are the same tokens with
 //! other hosts, ports, numbers and payloads, without the network.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -50,6 +51,8 @@ pub(super) struct Stocked {
     stock: Stock,
     /// The flows of the stock, made ready to be rendered; `None` for one that has to be decoded each time.
     scripts: Vec<Option<Arc<dyn Script>>>,
+    /// Places in it, by label.
+    places: HashMap<LabelId, Vec<usize>>,
     bytes: usize,
     /// Start times of the flows to come.
     starts: Arrivals,
@@ -73,8 +76,23 @@ impl Stocked {
         let mut pick = ChaCha8Rng::seed_from_u64(seed);
         pick.set_stream(PICK_STREAM);
         let is_gathering = size.is_some();
-        let (stock, scripts) = (Stock::default(), Vec::new());
-        Self { generator, size, bytes_max, is_gathering, stock, scripts, bytes: 0, starts, given: 0, all, seed, pick }
+        let (stock, scripts, places) = (Stock::default(), Vec::new(), HashMap::new());
+        let bytes = 0;
+        Self {
+            generator,
+            size,
+            bytes_max,
+            is_gathering,
+            stock,
+            scripts,
+            places,
+            bytes,
+            starts,
+            given: 0,
+            all,
+            seed,
+            pick,
+        }
     }
 
     pub(super) fn generator(&self) -> &Generator {
@@ -105,6 +123,7 @@ impl Stocked {
         self.is_gathering = false;
         self.stock.flows.clear();
         self.scripts.clear();
+        self.places.clear();
         stock.flows.into_iter().for_each(|flow| self.keep(flow));
     }
 
@@ -112,6 +131,7 @@ impl Stocked {
         let packets_max = self.packets_max(flow.label);
         self.scripts.push(self.generator.codec().script(&flow.tokens, packets_max));
         self.bytes += flow.bytes();
+        self.places.entry(flow.label).or_default().push(self.stock.flows.len());
         self.stock.flows.push(flow);
     }
 
@@ -133,7 +153,8 @@ impl Stocked {
         }
     }
 
-    /// The next flow of the stock: each once as it was generated, then any of them with other chance.
+    /// The next flow of the stock: each once as it was generated, then any of them with other chance; any of its label, where a label
+    /// goes with the time of the flow and is in stock.
     fn render(&mut self) -> Option<StartedFlow> {
         if self.stock.flows.is_empty() || self.given == self.all {
             return None;
@@ -141,8 +162,11 @@ impl Stocked {
         let index = self.given;
         self.given += 1;
         let fresh = usize::try_from(index).ok().filter(|place| *place < self.stock.flows.len());
-        let place = fresh.unwrap_or_else(|| self.pick.random_range(0..self.stock.flows.len()));
-        let start = self.starts.next()?;
+        let (start, own) = self.starts.next_labelled();
+        let place = fresh.unwrap_or_else(|| match own.and_then(|label| self.places.get(&label)) {
+            Some(places) => places[self.pick.random_range(0..places.len())],
+            None => self.pick.random_range(0..self.stock.flows.len()),
+        });
         let kept = &self.stock.flows[place];
         let mut render = Render { rng: flow_rng_again(self.seed, index), start };
         let packets = match &self.scripts[place] {

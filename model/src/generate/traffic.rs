@@ -1,5 +1,6 @@
 //! A checkpoint and what is asked of it, made into packets on one time line.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -93,6 +94,7 @@ pub struct Traffic {
     prompts: Arc<[Prompt]>,
     /// Flows a second on average, where they come as learned.
     learned_per_s: Option<f64>,
+    labels_left_out: Vec<String>,
     /// Packets still to be given; `None` for as many as there are.
     left: Option<u64>,
 }
@@ -131,10 +133,17 @@ impl Traffic {
         let mut labels = Labels::new(&options.labels, generate.seed, codec.as_ref())?;
         let arrivals = Arrivals::at_rate(options.start, options.flow_rate, &labels, codec.as_ref(), generate.seed)?;
         let (mut times, learned_per_s) = (arrivals.clone(), arrivals.learned_per_s());
+        let labels_left_out = arrivals.left_out().iter().map(|id| codec.labels()[usize::from(id.0)].clone()).collect();
         let given = Arc::clone(&prompts);
-        let requests = (0..).map_while(move |i: usize| {
+        // Prompts take turns; where a flow's label goes with its time, those of that label.
+        let mut turns: HashMap<Option<LabelId>, usize> = HashMap::new();
+        let requests = std::iter::from_fn(move || {
             let (start, own) = times.next_labelled();
-            Some(match given.get(i % given.len().max(1)) {
+            let turn = turns.entry(own).or_default();
+            let of_label: Vec<&Prompt> = given.iter().filter(|prompt| own.is_none_or(|own| own == prompt.0)).collect();
+            let prompt = of_label.get(*turn % of_label.len().max(1));
+            *turn += 1;
+            Some(match prompt {
                 Some((label, tokens)) => Request { label: *label, prompt: Some(tokens.clone()), start },
                 None => Request { label: own.or_else(|| labels.next())?, prompt: None, start },
             })
@@ -149,7 +158,7 @@ impl Traffic {
         let size = (options.stock.map(|_| fresh), options.stock_bytes_max);
         let flows = Stocked::new(generator, size, arrivals.clone(), all, generate.seed);
         let timeline = Timeline::new(flows, arrivals, HELD_PACKETS_MAX).at_once(options.concurrent);
-        Ok(Self { timeline, left: options.packets, options, prompts, learned_per_s })
+        Ok(Self { timeline, left: options.packets, options, prompts, learned_per_s, labels_left_out })
     }
 
     /// From the beginning, with another seed or with the same.
@@ -233,6 +242,11 @@ impl Traffic {
         self.learned_per_s
     }
 
+    /// Labels that were not asked for by name and do not come, as it was not [learned](FlowRate::Learned) how.
+    pub fn labels_left_out(&self) -> &[String] {
+        &self.labels_left_out
+    }
+
     /// What is asked for.
     pub fn options(&self) -> &TrafficOptions {
         &self.options
@@ -258,6 +272,64 @@ impl Iterator for Traffic {
             if let Poll::Ready(packet) = self.poll_packet() {
                 return packet;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::codec::wire::WireCodec;
+    use crate::generate::HostDecoder;
+    use crate::train::testing::Bigram;
+    use crate::wire::plan::Plan;
+
+    /// A codec whose flows of `dns` come every 5 ms, and those of `web` every 50 ms.
+    fn codec() -> Arc<WireCodec> {
+        let labels = ["dns", "web"].map(str::to_owned).to_vec();
+        let mut codec = WireCodec::fit(labels, 0, false, Plan::default(), &[]).unwrap();
+        let starts = |ms: i64| (0..100).map(|i| Timestamp(i * ms * 1_000_000)).collect();
+        codec.learn_starts(&[(LabelId(0), starts(5)), (LabelId(1), starts(50))]);
+        Arc::new(codec)
+    }
+
+    /// Label of each flow that comes as learned.
+    fn labels(stock: Option<u64>, prompts: Vec<Prompt>) -> BTreeMap<u64, LabelId> {
+        let codec = codec();
+        let decoder = HostDecoder::new(Box::new(Bigram::random(codec.vocab_size(), 3)));
+        let generate =
+            GenerateOptions { packets_max: Some(2), tokens_max: 2_000, ..TrafficOptions::default().generate };
+        let options = TrafficOptions {
+            flows: Some(400),
+            flow_rate: FlowRate::Learned,
+            stock,
+            generate,
+            ..TrafficOptions::default()
+        };
+        let mut traffic = Traffic::new(Box::new(decoder), codec, options, prompts).unwrap();
+        let first: BTreeMap<_, _> = traffic.by_ref().map(|packet| (packet.flow, packet.label)).collect();
+        let again: BTreeMap<_, _> = traffic.rewind(1).unwrap().map(|packet| (packet.flow, packet.label)).collect();
+        assert_eq!(first, again);
+        first
+    }
+
+    #[test]
+    fn labels_go_with_the_times_of_flows_that_come_as_learned() {
+        let codec = codec();
+        let asked = Labels::new(&LabelChoice::default(), 1, codec.as_ref()).unwrap();
+        let start = TrafficOptions::default().start;
+        let mut arrivals = Arrivals::at_rate(start, FlowRate::Learned, &asked, codec.as_ref(), 1).unwrap();
+        let expected: Vec<LabelId> = (0..400).filter_map(|_| arrivals.next_labelled().1).collect();
+        let of_web = expected.iter().filter(|label| **label == LabelId(1)).count();
+        assert!((30..44).contains(&of_web), "one in eleven: {of_web}");
+        let prompts =
+            vec![(LabelId(0), vec![codec.label_token(LabelId(0))]), (LabelId(1), vec![codec.label_token(LabelId(1))])];
+        for (stock, prompts) in [(None, Vec::new()), (Some(60), Vec::new()), (None, prompts)] {
+            let labels = labels(stock, prompts);
+            // A flow may have no packet.
+            assert!(labels.len() > 200 && labels.iter().all(|(flow, label)| expected[*flow as usize] == *label));
         }
     }
 }

@@ -120,9 +120,9 @@ impl BytesCodec {
         Ok(Self { spec, vocabulary, packets_left_out: AtomicU64::new(0) })
     }
 
-    /// Learns from when samples of captures began how those of each label follow one another. What is known of that stays.
+    /// Learns from when samples of captures began how those of each label follow one another, see [`Starts::learn`].
     pub fn learn_starts(&mut self, captures: &[CaptureStarts]) {
-        self.spec.starts.record(&self.spec.labels, captures);
+        self.spec.starts.learn(&self.spec.labels, captures);
     }
 
     /// How many packets encoding has left out since the codec was made: no bytes to keep, no IP in a link type other

@@ -281,9 +281,9 @@ impl WireCodec {
         }
     }
 
-    /// Learns from when samples of captures began how those of each label follow one another. What is known of that stays.
+    /// Learns from when samples of captures began how those of each label follow one another, see [`Starts::learn`].
     pub fn learn_starts(&mut self, captures: &[CaptureStarts]) {
-        self.starts.record(&self.labels, captures);
+        self.starts.learn(&self.labels, captures);
     }
 
     /// A codec that has learned nothing and tells nothing of flows where they open.

@@ -33,10 +33,8 @@ pub(super) fn find(message: &[u8], start: usize) -> Found {
 pub fn repeated_question(answer: &[u8], query: &[u8], start: usize) -> Option<usize> {
     let is_answer = |message: &[u8]| Some(message.get(start + 2)? & 0x80 != 0);
     let question = start + 12;
-    if !is_answer(answer)?
-        || is_answer(query)?
-        || answer.get(start + 4..start + 6)? != query.get(start + 4..start + 6)?
-    {
+    let [in_answer, in_query] = [answer, query].map(|message| message.get(start + 4..start + 6));
+    if !is_answer(answer)? || is_answer(query)? || in_answer? != in_query? || in_query? == [0, 0] {
         return None;
     }
     let mut at = question;

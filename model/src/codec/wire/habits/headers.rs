@@ -59,7 +59,10 @@ pub struct Headers {
 impl Headers {
     /// Takes a packet of this side into account.
     pub(super) fn see(&mut self, action: &Action) {
-        self.ttl.see(action.ttl.into());
+        // Nothing is sent whose time is over (RFC 1122, section 3.2.1.7).
+        if action.ttl > 0 {
+            self.ttl.see(action.ttl.into());
+        }
         self.tos.see(action.tos.into());
         action.tcp.iter().for_each(|segment| self.windows.see(window_quantised(segment.window)));
     }
