@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::LabelId;
 
 /// Longest gap kept, in nanoseconds: 1 hour. Longer ones count as this.
-const GAP_MAX_NS: i64 = 3_600_000_000_000;
+pub(super) const GAP_MAX_NS: i64 = 3_600_000_000_000;
 
 /// The gap drawn from a table that has seen none, in nanoseconds: 1 ms.
 const GAP_UNKNOWN_NS: i64 = 1_000_000;

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::gaps::GAP_MAX_NS;
 use super::{GapHistogram, LabelId};
 use crate::packet::Timestamp;
 
 /// Gaps from which on a label is known to come as it came: fewer say little of a rate.
 const GAPS_MIN: u64 = 8;
-/// Longest gap: whoever is silent for longer, an hour, has stopped and begins anew.
-const GAP_MAX_NS: i64 = 3_600_000_000_000;
 
 /// When the samples of one label begin in one capture, in any order.
 pub type CaptureStarts = (LabelId, Vec<Timestamp>);
 
-/// By label, times from the start of a sample to the start of the next one in the same capture, as long as they are no longer than an hour.
+/// By label, times from the start of a sample to the start of the next one in the same capture. Whoever is silent for more than an hour
+/// has stopped, and begins anew: such a time is none of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Starts(BTreeMap<String, GapHistogram>);

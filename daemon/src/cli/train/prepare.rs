@@ -56,7 +56,8 @@ pub(super) fn fit_codec(args: &TrainArgs, corpus: &Corpus, context: &Context) ->
 type Samples = Vec<(LabelId, Session)>;
 
 /// Gives `base` the labels of the captures and the addresses asked for, and learns what their flows do: at which ports they depart from
-/// what is usual there, where they go, how they end, how long they are and how they follow one another. Returns its codec and the samples, whose labels are its.
+/// what is usual there, where they go, how they end, how long they are and how they follow one another. Returns its codec and the
+/// samples, whose labels are its.
 pub(super) fn adapt_codec(base: &mut Model, corpus: Corpus, addresses: &PlanArgs) -> Result<(Arc<dyn Codec>, Samples)> {
     base.foretell()?;
     let new = base.add_labels(corpus.labels())?;
