@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::super::lanes::{Lanes, isa_kernel, sigmoid, softplus};
+use super::super::lanes::{Lanes, isa_kernel, prefetch, sigmoid, softplus};
 use super::lines::{Line, SharedLines, TILE, tiles};
 
 /// Whose state a row has, and where it lies: (tiles, slots, lines a slot).
@@ -25,6 +25,22 @@ impl States {
     #[inline(always)]
     fn line(&self, tile: usize, row: usize, lines: usize) -> usize {
         (tile * self.slots + self.first + row * self.step) * lines
+    }
+}
+
+/// Rows ahead of the one at work whose windows, and whose states, are asked for.
+const WINDOWS_AHEAD: usize = 8;
+const STATES_AHEAD: usize = 2;
+
+/// Asks for the state of a row some rows after the one at `line`, of `lines` lines each. With AVX-512 only: narrower registers take
+/// so long for a row that its state is there in time anyway.
+///
+/// # Safety
+/// None beyond the instruction set's: any address will do.
+#[inline(always)]
+unsafe fn read_ahead<V: Lanes>(line: *const f32, lines: usize, rows: usize) {
+    if V::N == TILE {
+        (0..lines).for_each(|i| prefetch(line.wrapping_add((rows * lines + i) * TILE)));
     }
 }
 
@@ -97,6 +113,7 @@ unsafe fn conv_body<V: Lanes, const K: usize>(args: &Conv<'_>, tiles: Range<usiz
             unsafe {
                 let x_at = args.x.at(tile * args.stride + row);
                 let window = args.windows.lines.at(args.windows.line(tile, row, K - 1));
+                read_ahead::<V>(window, K - 1, WINDOWS_AHEAD);
                 let weight = args.weight.as_ptr().add(tile * K).cast::<f32>();
                 let bias = args.bias.as_ptr().add(tile).cast::<f32>();
                 for i in (0..TILE).step_by(V::N) {
@@ -173,6 +190,7 @@ unsafe fn scan_body<V: Lanes, const S: usize>(args: &Scan<'_>, tiles: Range<usiz
                 let b = args.b_c.as_ptr().add(row * 2 * S);
                 let c = b.add(S);
                 let state = args.states.lines.at(args.states.line(tile, row, S));
+                read_ahead::<V>(state, S, STATES_AHEAD);
                 for i in (0..TILE).step_by(V::N) {
                     let x = V::load(args.x.at(line).add(i));
                     let y_at = args.y.at(line).add(i);

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::super::lanes::{Isa, isa_kernel, prefetch};
 use super::lines::{SharedLines, TILE, tiles};
-use super::panels::{Weights, to_bf16};
+use super::panels::Weights;
 use super::product::{HALF, Input, Output};
 use super::wide::Wide;
 use crate::engine::Precision;
@@ -84,17 +84,10 @@ impl Narrow {
         assert!(self.has_room(rows, width), "room for {rows} x {width}");
         // SAFETY: handed on; the room was checked.
         unsafe {
-            if precision == Precision::Int8 {
-                fill(isa, self, lines, (first, stride), (rows, width));
-            } else {
-                for tile in 0..tiles(width) {
-                    for row in 0..rows {
-                        let from = lines.at(first + tile * stride + row);
-                        for (i, to) in self.values[tile * rows + row].iter_mut().enumerate() {
-                            *to = to_bf16(*from.add(i)) as i16;
-                        }
-                    }
-                }
+            match precision {
+                #[cfg(target_arch = "x86_64")]
+                Precision::Bf16 => avx512::round(self, lines, (first, stride), (rows, width)),
+                _ => fill(isa, self, lines, (first, stride), (rows, width)),
             }
         }
     }
@@ -185,6 +178,8 @@ unsafe fn int8_body<V: Wide>(panels: &Weights<'_>, input: &Input<'_>, halves: Ra
                 match (left, count) {
                     (1, 8) if V::N == 8 => int8_tile::<V, 1, 8>(panels, input, row, col, output),
                     (1, 4) => int8_tile::<V, 1, 4>(panels, input, row, col, output),
+                    (12.., 2) if V::N == 16 => int8_tile::<V, 12, 2>(panels, input, row, col, output),
+                    (8.., 2) if V::N == 16 => int8_tile::<V, 8, 2>(panels, input, row, col, output),
                     (4.., 2) => int8_tile::<V, 4, 2>(panels, input, row, col, output),
                     (2.., 2) => int8_tile::<V, 2, 2>(panels, input, row, col, output),
                     (_, 2) => int8_tile::<V, 1, 2>(panels, input, row, col, output),
@@ -269,32 +264,75 @@ mod avx512 {
         unsafe { int8_body::<__m512>(panels, input, halves, output) }
     }
 
+    /// Makes rows bf16, to nearest, ties to even; what is too small for a normal number becomes zero.
+    ///
     /// # Safety
-    /// As [`super::product`], on a CPU with these features.
-    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512bf16,fma,avx2")]
-    pub(super) unsafe fn product_bf16(panels: &Weights<'_>, input: &Input<'_>, halves: Range<usize>, output: &Output) {
-        for panel in halves.start / 2..halves.end.div_ceil(2) {
-            let mut row = 0;
-            while row < input.rows {
-                // SAFETY: these rows and this panel exist.
-                row += unsafe {
-                    match input.rows - row {
-                        12.. => bf16_tile::<12>(panels, input, row, panel, output),
-                        6.. => bf16_tile::<6>(panels, input, row, panel, output),
-                        3.. => bf16_tile::<3>(panels, input, row, panel, output),
-                        _ => bf16_tile::<1>(panels, input, row, panel, output),
-                    }
-                };
+    /// As [`Narrow::fill`], on a CPU with these features; there is room.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) unsafe fn round(
+        narrow: &mut Narrow,
+        lines: SharedLines,
+        (first, stride): (usize, usize),
+        (rows, width): (usize, usize),
+    ) {
+        for tile in 0..tiles(width) {
+            for (row, to) in narrow.values[tile * rows..(tile + 1) * rows].iter_mut().enumerate() {
+                // SAFETY: a line of this row; both are sixteen numbers of 16 bits.
+                unsafe {
+                    let from = _mm512_loadu_ps(lines.at(first + tile * stride + row));
+                    let rounded = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(from));
+                    _mm256_storeu_si256(to.as_mut_ptr().cast(), rounded);
+                }
             }
         }
     }
 
-    /// R rows from `row` times a panel. Even and odd pairs of inputs have sums of their own, so that one row is not all waiting.
+    /// # Safety
+    /// As [`super::product`], on a CPU with these features.
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512bf16,fma,avx2")]
+    pub(super) unsafe fn product_bf16(panels: &Weights<'_>, input: &Input<'_>, halves: Range<usize>, output: &Output) {
+        let (mut panel, end) = (halves.start / 2, halves.end.div_ceil(2));
+        // As many sums side by side as an addition takes, and no more than there are registers.
+        let wide = match input.rows {
+            1 => 8,
+            2..8 => 4,
+            _ => 2,
+        };
+        while panel < end {
+            let mut count = wide;
+            while count > end - panel {
+                count /= 2;
+            }
+            let mut row = 0;
+            while row < input.rows {
+                // SAFETY: these rows and panels exist.
+                row += unsafe {
+                    match (input.rows - row, count) {
+                        (12.., 2) => bf16_tile::<12, 2>(panels, input, row, panel, output),
+                        (8.., 2) => bf16_tile::<8, 2>(panels, input, row, panel, output),
+                        (4.., 4) => bf16_tile::<4, 4>(panels, input, row, panel, output),
+                        (4.., 2) => bf16_tile::<4, 2>(panels, input, row, panel, output),
+                        (2.., 4) => bf16_tile::<2, 4>(panels, input, row, panel, output),
+                        (2.., 2) => bf16_tile::<2, 2>(panels, input, row, panel, output),
+                        (_, 8) => bf16_tile::<1, 8>(panels, input, row, panel, output),
+                        (_, 4) => bf16_tile::<1, 4>(panels, input, row, panel, output),
+                        (_, 2) => bf16_tile::<1, 2>(panels, input, row, panel, output),
+                        (12.., _) => bf16_tile::<12, 1>(panels, input, row, panel, output),
+                        (4.., _) => bf16_tile::<4, 1>(panels, input, row, panel, output),
+                        _ => bf16_tile::<1, 1>(panels, input, row, panel, output),
+                    }
+                };
+            }
+            panel += count;
+        }
+    }
+
+    /// R rows from `row` times P panels; returns R.
     ///
     /// # Safety
     /// They exist.
     #[inline(always)]
-    unsafe fn bf16_tile<const R: usize>(
+    unsafe fn bf16_tile<const R: usize, const P: usize>(
         panels: &Weights<'_>,
         input: &Input<'_>,
         row: usize,
@@ -303,26 +341,33 @@ mod avx512 {
     ) -> usize {
         // SAFETY: as in `int8_tile`.
         unsafe {
-            let mut w = panels.lines.as_ptr().add(panel * panels.panel_lines()).cast::<__m512i>();
-            let mut sums = [[_mm512_setzero_ps(); 2]; R];
+            let lines = panels.panel_lines();
+            let w: [*const __m512i; P] =
+                std::array::from_fn(|p| panels.lines.as_ptr().add((panel + p) * lines).cast::<__m512i>());
+            let mut sums = [[_mm512_setzero_ps(); P]; R];
+            let mut at = 0;
             let inputs = panels.inputs.next_multiple_of(4);
             for tile in 0..inputs.div_ceil(TILE) {
                 let x = input.narrow.values.as_ptr().add(tile * input.rows + row).cast::<i32>();
                 for pair in 0..(inputs - tile * TILE).min(TILE) / 2 {
-                    let weights: __m512bh = std::mem::transmute(_mm512_load_si512(w));
-                    w = w.add(1);
+                    let weights: [__m512bh; P] = std::array::from_fn(|p| {
+                        std::mem::transmute::<__m512i, __m512bh>(_mm512_load_si512(w[p].add(at)))
+                    });
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let x = _mm512_set1_epi32(x.add(r * TILE / 2 + pair).read_unaligned());
-                        sums[pair % 2] =
-                            _mm512_dpbf16_ps(sums[pair % 2], std::mem::transmute::<__m512i, __m512bh>(x), weights);
+                        for (sum, weights) in sums.iter_mut().zip(weights) {
+                            *sum = _mm512_dpbf16_ps(*sum, std::mem::transmute::<__m512i, __m512bh>(x), weights);
+                        }
                     }
+                    at += 1;
                 }
             }
             for (r, sums) in sums.into_iter().enumerate() {
-                let to = output.lines.at(output.first + panel * output.stride + row + r);
-                let sum = _mm512_add_ps(sums[0], sums[1]);
-                let sum = if output.accumulate { _mm512_add_ps(_mm512_loadu_ps(to), sum) } else { sum };
-                _mm512_storeu_ps(to, sum);
+                for (p, sum) in sums.into_iter().enumerate() {
+                    let to = output.lines.at(output.first + (panel + p) * output.stride + row + r);
+                    let sum = if output.accumulate { _mm512_add_ps(_mm512_loadu_ps(to), sum) } else { sum };
+                    _mm512_storeu_ps(to, sum);
+                }
             }
         }
         R

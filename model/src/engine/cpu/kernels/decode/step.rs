@@ -1,6 +1,7 @@
 //! The streams of a network: a step for all of them, and the prompt of one.
 
 use super::super::lanes::Isa;
+use super::super::numbers::Numbers;
 use super::block::States;
 use super::lines::{Line, SharedLines, TILE, stride, tiles};
 use super::network::Network;
@@ -49,9 +50,9 @@ impl Buffers {
 pub struct Streams {
     pub(super) slots: usize,
     /// (n_layer, tiles, slots, d_conv - 1)
-    pub(super) windows: Vec<Line>,
+    pub(super) windows: Numbers,
     /// (n_layer, tiles, slots, d_state)
-    pub(super) states: Vec<Line>,
+    pub(super) states: Numbers,
     /// The normed residual stream behind the last block, which the head makes logits of: (tiles of d_model, stride).
     pub(super) hidden: Vec<Line>,
     pub(super) hidden_stride: usize,
@@ -74,8 +75,8 @@ impl Streams {
         let hidden_stride = stride(slots);
         Self {
             slots,
-            windows: vec![Line::ZERO; lines * (c.d_conv - 1)],
-            states: vec![Line::ZERO; lines * c.d_state],
+            windows: Numbers::zeroed(lines * (c.d_conv - 1) * TILE),
+            states: Numbers::zeroed(lines * c.d_state * TILE),
             hidden: vec![Line::ZERO; tiles(c.d_model) * hidden_stride],
             hidden_stride,
         }
@@ -95,7 +96,8 @@ impl Streams {
         let c = &network.config;
         let buffers =
             [(&mut self.windows, &source.windows, c.d_conv - 1), (&mut self.states, &source.states, c.d_state)];
-        for (ours, theirs, width) in buffers {
+        for (ours, theirs, lines) in buffers {
+            let width = lines * TILE;
             for tile in 0..c.n_layer * tiles(c.d_inner) {
                 let (at, there) = ((tile * self.slots + to) * width, (tile * source.slots + from) * width);
                 ours[at..at + width].copy_from_slice(&theirs[there..there + width]);
@@ -154,7 +156,12 @@ impl Streams {
             Rows::Streams => (0, 1),
             Rows::Sequence { slot, .. } => (slot, 0),
         };
-        let of = |lines: &mut [Line]| States { lines: SharedLines::new(lines), slots: self.slots, first, step };
+        let of = |numbers: &mut Numbers| States {
+            lines: SharedLines::new(bytemuck::cast_slice_mut(numbers)),
+            slots: self.slots,
+            first,
+            step,
+        };
         let pass = Pass {
             isa,
             network,
