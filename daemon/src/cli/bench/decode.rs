@@ -7,18 +7,20 @@ use clap::Args;
 use serde::Serialize;
 use wiremamba_model::codec::Token;
 use wiremamba_model::device::Device;
-use wiremamba_model::engine::{self, CpuDecoder, Isa, Precision};
+use wiremamba_model::engine::{self, CpuDecoder, Precision};
 use wiremamba_model::generate::{Decoder, Draws, Sampling};
 use wiremamba_model::mamba::{MambaConfig, Params, Preset};
 
 use super::device::{self, Limits};
-use super::roofline::{bf16_gflop_per_s, gemm_gflop_per_s, read_gb_per_s};
-use super::{Shared, peak_bytes, peak_rss_bytes, spread, tokens};
+use super::roofline::{Reading, bf16_gflop_per_s, gemm_gflop_per_s};
+use super::{Shared, median, peak_bytes, peak_rss_bytes, spread, tokens};
 use crate::cli::{print_json, print_text};
 use crate::job::model::PrecisionArg;
 
 /// Steps before those that are measured.
 const WARM_UP: usize = 3;
+/// Times that reading is measured, in turn with the steps: a shared machine's memory is now fast, now slow.
+const READINGS: usize = 5;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DecodeBench {
@@ -63,7 +65,8 @@ struct Report {
     bf16_gflop_per_s: Option<f64>,
     /// Bytes of weights that a step reads.
     weight_bytes: usize,
-    /// As many bytes read over and over by one thread, and by all, measured in this run; on a GPU both are a copy's, read and written.
+    /// As many bytes read over and over by one thread, and by all, medians of five measurements between steps; on a GPU both are a copy's,
+    /// read and written.
     read_gb_per_s: [f64; 2],
     /// What bounds a step: reading the weights once (and, on a GPU, moving every stream's state), or multiplying by them.
     bound: &'static str,
@@ -130,7 +133,10 @@ fn measure(args: &DecodeBench) -> Result<Report> {
         masks: None,
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
     };
+    let threads = rayon::current_num_threads();
     let (mut drawn, mut seconds) = (Vec::new(), Vec::new());
+    // Made after some steps, so that its memory is not in their peak.
+    let (mut reading, mut rates, mut peak_rss) = (None, [Vec::new(), Vec::new()], 0);
     for step in 0..args.steps + WARM_UP {
         let start = Instant::now();
         decoder.step(&next);
@@ -141,18 +147,25 @@ fn measure(args: &DecodeBench) -> Result<Report> {
         if step >= WARM_UP {
             seconds.push(start.elapsed().as_secs_f64());
         }
+        let done = seconds.len();
+        if done > 0 && done * READINGS / args.steps > (done - 1) * READINGS / args.steps {
+            if reading.is_none() {
+                peak_rss = peak_rss_bytes();
+            }
+            if !matches!(device, Device::Cuda(_)) {
+                let reading = reading.get_or_insert_with(|| Reading::new(isa, weight_bytes));
+                rates.iter_mut().zip([1, threads]).for_each(|(rates, threads)| rates.push(reading.gb_per_s(threads)));
+            }
+        }
     }
-    let (median, range) = spread(seconds, args.streams);
-    let peak_rss_bytes = peak_rss_bytes();
-    drop(decoder);
-    let threads = rayon::current_num_threads();
-    // After the work, so that their memory is not in the peak.
+    let (tokens_per_s, range) = spread(seconds, args.streams);
+    drop((decoder, reading));
     let gpu = Limits::measure(device, &config)?;
     let flops = config.forward_flops_per_token();
     let bf16 = gpu.as_ref().map_or_else(|| bf16_gflop_per_s(isa), |gpu| Some(gpu.gemm_bf16_gflop_per_s));
     let bounds = match &gpu {
         Some(gpu) => bounds_on_gpu(&config, gpu, args.streams, weight_bytes, precision),
-        None => bounds_on_cpu(isa, threads, weight_bytes, precision, bf16),
+        None => bounds_on_cpu(rates.map(median), weight_bytes, precision, bf16),
     };
     let by_reading = args.streams as f64 * bounds.read_gb_per_s[1] * 1e9 / bounds.bytes as f64;
     let by_multiplying = bounds.gflop_per_s * 1e9 / flops;
@@ -169,17 +182,17 @@ fn measure(args: &DecodeBench) -> Result<Report> {
         batch: args.streams,
         seq_len: 1,
         steps: args.steps,
-        tokens_per_s: median,
+        tokens_per_s,
         tokens_per_s_range: range,
-        gflop_per_s: flops * median / 1e9,
+        gflop_per_s: flops * tokens_per_s / 1e9,
         gemm_gflop_per_s: bounds.gemm_gflop_per_s,
         bf16_gflop_per_s: bf16,
         weight_bytes,
         read_gb_per_s: bounds.read_gb_per_s,
         bound,
         bound_tokens_per_s,
-        share_of_bound: median / bound_tokens_per_s,
-        peak_rss_bytes,
+        share_of_bound: tokens_per_s / bound_tokens_per_s,
+        peak_rss_bytes: peak_rss,
         gpu,
     })
 }
@@ -198,13 +211,7 @@ struct Bounds {
 
 /// Where the CPU multiplies bf16 these bound a step with narrow weights; the instruction for 8-bit weights and 16-bit inputs does as many
 /// multiplications as that for bf16.
-fn bounds_on_cpu(
-    isa: Isa,
-    threads: usize,
-    weight_bytes: usize,
-    of: Precision,
-    bf16_gflop_per_s: Option<f64>,
-) -> Bounds {
+fn bounds_on_cpu(read_gb_per_s: [f64; 2], weight_bytes: usize, of: Precision, bf16_gflop_per_s: Option<f64>) -> Bounds {
     let gemm_gflop_per_s = gemm_gflop_per_s();
     let (multiplying, gflop_per_s) = match bf16_gflop_per_s {
         Some(bf16) if of != Precision::F32 => ("bf16 products", bf16),
@@ -212,7 +219,7 @@ fn bounds_on_cpu(
     };
     Bounds {
         bytes: weight_bytes,
-        read_gb_per_s: [1, threads].map(|threads| read_gb_per_s(isa, weight_bytes, threads)),
+        read_gb_per_s,
         gemm_gflop_per_s,
         reading: "reading weights",
         multiplying,

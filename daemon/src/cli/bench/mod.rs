@@ -182,6 +182,11 @@ fn spread(mut seconds: Vec<f64>, tokens: usize) -> (f64, [f64; 2]) {
     (rate(seconds[seconds.len() / 2]), [rate(seconds[seconds.len() - 1]), rate(seconds[0])])
 }
 
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers.get(numbers.len() / 2).copied().unwrap_or_default()
+}
+
 fn tokens(count: usize, vocab_size: usize) -> Vec<Token> {
     // Any tokens do; these visit the whole vocabulary.
     (0..count).map(|i| Token((i * 7919 % vocab_size) as u32)).collect()

@@ -10,38 +10,45 @@ use wiremamba_model::engine::cpu::kernels::{Bf16Isa, Bf16Scratch, Matrix, Number
 /// Bytes that a measurement of reading goes through: long enough for a clock.
 const READ_BYTES: usize = 3 << 30;
 
-/// Gigabytes a second at which `threads` threads together read `bytes` of memory over and over, each its own part of them: the
-/// median of some measurements. What fits in a cache is read from there. The memory is on huge pages where the system has them, as the weights
-/// of a decoder are.
-pub(super) fn read_gb_per_s(isa: Isa, bytes: usize, threads: usize) -> f64 {
-    let mut numbers = Numbers::zeroed(bytes.div_ceil(4));
-    numbers.fill(1.0);
-    let passes = (READ_BYTES / 4 / bytes.max(1)).max(1);
-    let mut rates: Vec<f64> = (0..5)
-        .map(|_| {
-            let barrier = Barrier::new(threads);
-            let seconds = std::thread::scope(|scope| {
-                let workers: Vec<_> = numbers
-                    .chunks(numbers.len().div_ceil(threads))
-                    .map(|part| {
-                        let barrier = &barrier;
-                        scope.spawn(move || {
-                            let mut sum = read_all(isa, part);
-                            barrier.wait();
-                            let start = Instant::now();
-                            (0..passes).for_each(|_| sum += read_all(isa, std::hint::black_box(part)));
-                            std::hint::black_box(sum);
-                            start.elapsed().as_secs_f64()
-                        })
+/// Memory to be read over and over. It is on huge pages where the system has them, as the weights of a decoder are.
+#[derive(Debug)]
+pub(super) struct Reading {
+    isa: Isa,
+    numbers: Numbers,
+}
+
+impl Reading {
+    /// `bytes` of it.
+    pub(super) fn new(isa: Isa, bytes: usize) -> Self {
+        let mut numbers = Numbers::zeroed(bytes.div_ceil(4));
+        numbers.fill(1.0);
+        Self { isa, numbers }
+    }
+
+    /// Gigabytes a second at which `threads` threads together read all of it, each its own part. What fits in a cache is read from there.
+    pub(super) fn gb_per_s(&self, threads: usize) -> f64 {
+        let passes = (READ_BYTES / 4 / (4 * self.numbers.len()).max(1)).max(1);
+        let barrier = Barrier::new(threads);
+        let seconds = std::thread::scope(|scope| {
+            let workers: Vec<_> = self
+                .numbers
+                .chunks(self.numbers.len().div_ceil(threads))
+                .map(|part| {
+                    let (isa, barrier) = (self.isa, &barrier);
+                    scope.spawn(move || {
+                        let mut sum = read_all(isa, part);
+                        barrier.wait();
+                        let start = Instant::now();
+                        (0..passes).for_each(|_| sum += read_all(isa, std::hint::black_box(part)));
+                        std::hint::black_box(sum);
+                        start.elapsed().as_secs_f64()
                     })
-                    .collect();
-                workers.into_iter().map(|w| w.join().expect("reading does not panic")).fold(0.0, f64::max)
-            });
-            (passes * numbers.len() * 4) as f64 / seconds / 1e9
-        })
-        .collect();
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
+                })
+                .collect();
+            workers.into_iter().map(|w| w.join().expect("reading does not panic")).fold(0.0, f64::max)
+        });
+        (passes * self.numbers.len() * 4) as f64 / seconds / 1e9
+    }
 }
 
 /// GFLOP a second: the best of several products of 2048 x 2048 f32 matrices by the `gemm` crate.
