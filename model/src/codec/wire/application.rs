@@ -72,6 +72,12 @@ impl Application {
         }
     }
 
+    /// Whether TLS is no part of its sessions, be it that they need none (SSH; RFC 4253, section 4) or that it is around them from the first
+    /// byte on, at another port. Others ask for it in mid-session.
+    pub(super) fn is_never_secured(self) -> bool {
+        matches!(self, Modbus | Mqtt | Smb | Ssh)
+    }
+
     /// Whether the responder says nothing before the opener has.
     pub(super) fn opener_first(self) -> bool {
         matches!(self, Http | Modbus | Mqtt | Rdp | Smb | Tls)

@@ -1,5 +1,6 @@
 //! Which pieces a payload may go on with, before anything is asked of its bytes.
 
+use super::super::application::Application;
 use super::super::side::FIN;
 use super::super::vocab::{NAMES, Proto, RUN_MAX, TLS_TYPES, Tok};
 use super::Strict;
@@ -20,7 +21,7 @@ impl Strict {
         if closing {
             return;
         }
-        if can_frame && c.done == 0 {
+        if can_frame && c.done == 0 && !self.talks.application(&self.walk).is_some_and(Application::is_never_secured) {
             m.run(Tok::Tls(0, 1), 2 * TLS_TYPES.len());
         }
         let limit = usize::from(self.walk.limit());

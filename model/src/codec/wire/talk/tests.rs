@@ -136,6 +136,20 @@ fn both_sides_begin_as_the_port_promises() {
 }
 
 #[test]
+fn a_session_that_protects_itself_has_no_tls_in_it() {
+    let codec = codec();
+    // Of some sessions with a port and with no other one, those that have a record of TLS.
+    let secured = |port: u16| {
+        let samples = (0..300).map(|seed| sample(&codec, LabelId(1), port, seed));
+        let toks = samples.map(|tokens| tokens.iter().filter_map(|t| codec.vocab.tok(*t)).collect::<Vec<_>>());
+        let alone = toks.filter(|toks| toks.iter().filter(|tok| matches!(tok, Tok::Open(..))).count() == 1);
+        alone.filter(|toks| toks.iter().any(|tok| matches!(tok, Tok::Tls(..)))).count()
+    };
+    assert_eq!(secured(22), 0, "SSH");
+    assert!(secured(21) > 0, "FTP may ask for it in mid-session");
+}
+
+#[test]
 fn an_answer_is_of_the_application_that_asked_at_any_port() {
     let codec = codec();
     let mut answered = 0;
