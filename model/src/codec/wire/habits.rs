@@ -8,7 +8,7 @@ pub(super) mod layouts;
 pub(super) mod said;
 mod windows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,9 @@ pub struct Label {
     /// What the headers of packets had that the openers of flows sent, and the responders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<[Headers; 2]>,
+    /// Types of the messages of TLS that openers say in the clear behind their hellos, and responders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<[BTreeSet<u8>; 2]>,
     /// Longest time between two packets of a sample, in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longest_gap_ns: Option<u64>,
@@ -89,6 +92,7 @@ pub(super) struct Tally {
     windows: WindowTally,
     layouts: Layouts,
     headers: [Headers; 2],
+    pub(super) messages: [BTreeSet<u8>; 2],
     longest_gap_ns: u64,
     disorder: Option<Disorder>,
 }
@@ -192,6 +196,7 @@ impl Label {
         }
         ret.longest_gap_ns = Some(tally.longest_gap_ns).filter(|_| ret.flows > 0);
         ret.headers = Some(tally.headers).filter(|_| ret.flows > 0);
+        ret.messages = Some(tally.messages).filter(|_| ret.flows > 0);
         for (key, begun) in begun {
             ret.services.entry(key).or_default().begin(&begun);
         }
@@ -207,16 +212,9 @@ impl Label {
     /// Takes what was seen elsewhere into account. What was not looked at in one place is not known.
     pub(super) fn merge(&mut self, other: &Self) {
         let is_partial = self.is_partial() || other.is_partial();
-        self.headers = match (self.headers.take(), &other.headers) {
-            (Some(mut own), Some(other)) => {
-                own.iter_mut().zip(other).for_each(|(own, other)| own.merge(other));
-                Some(own)
-            }
-            // Who saw no flow says nothing; who saw some, and did not look, leaves it unknown.
-            (own, _) if other.flows == 0 => own,
-            (_, headers) if self.flows == 0 => headers.clone(),
-            _ => None,
-        };
+        let flows = [self.flows, other.flows];
+        self.headers = both_sides(flows, self.headers.take(), &other.headers, Headers::merge);
+        self.messages = both_sides(flows, self.messages.take(), &other.messages, |own, other| own.extend(other));
         self.flows = self.flows.max(other.flows);
         for (key, service) in &other.services {
             match self.services.get_mut(key) {
@@ -293,6 +291,11 @@ impl Label {
         Some(&self.headers.as_ref()?[side])
     }
 
+    /// Types of the messages of TLS that a side says in the clear behind its hello, 0 the opener; `None` where nobody looked.
+    pub(super) fn messages(&self, side: usize) -> Option<&BTreeSet<u8>> {
+        Some(&self.messages.as_ref()?[side])
+    }
+
     /// The window that is meant by one whose tokens stand for several.
     pub(super) fn window(&self, quantised: u16) -> u16 {
         windows::meant(&self.windows, quantised)
@@ -307,6 +310,25 @@ impl Label {
     pub(super) fn sizes(&self, proto: Proto, port: Option<u16>, ends: Ends) -> Option<(u8, u8)> {
         let [least, most] = self.service(proto, port)?.packets.get(ends.name())?;
         Some((size_class(*least), size_class(*most)))
+    }
+}
+
+/// What was seen of either side in two places, which saw so many flows. Who saw no flow says nothing; who saw some, and did not look, leaves
+/// it unknown.
+fn both_sides<T: Clone>(
+    flows: [u32; 2],
+    own: Option<[T; 2]>,
+    other: &Option<[T; 2]>,
+    merge: impl Fn(&mut T, &T),
+) -> Option<[T; 2]> {
+    match (own, other) {
+        (Some(mut own), Some(other)) => {
+            own.iter_mut().zip(other).for_each(|(own, other)| merge(own, other));
+            Some(own)
+        }
+        (own, _) if flows[1] == 0 => own,
+        (_, other) if flows[0] == 0 => other.clone(),
+        _ => None,
     }
 }
 
@@ -466,17 +488,21 @@ mod tests {
         );
         // An older version had not looked.
         assert_eq!((label.longest_gap_ns, label.disorder, label.said(Some(22), 0)), (None, None, None));
-        assert!(both.headers.is_none(), "neither had");
-        let looked = |flows| Label { flows, headers: Some(Default::default()), ..Label::default() };
+        assert!(both.headers.is_none() && both.messages.is_none(), "neither had");
+        let looked = |flows| {
+            let messages = Some([BTreeSet::from([flows as u8]), BTreeSet::new()]);
+            Label { flows, headers: Some(Default::default()), messages, ..Label::default() }
+        };
         for (flows, more, is_known) in [(1, looked(2), true), (1, Label { flows: 1, ..Label::default() }, false)] {
             let mut label = looked(flows);
             label.merge(&more);
             assert_eq!(label.headers.is_some(), is_known);
+            assert_eq!(label.messages(0), Some(&BTreeSet::from([1, 2])).filter(|_| is_known));
         }
         let mut none = Label::default();
         none.merge(&looked(3));
         none.merge(&Label::default());
-        assert!(none.headers(1).is_some(), "whoever saw no flow takes nothing back");
+        assert!(none.headers(1).is_some() && none.messages(1).is_some(), "whoever saw no flow takes nothing back");
         assert!(
             habits.of(Some(LabelId(0))).is_none() && habits.of(Some(LabelId(2))).is_none() && habits.of(None).is_none()
         );

@@ -5,6 +5,7 @@ use rand::seq::SliceRandom;
 
 use super::super::LabelId;
 use super::encode::Opened;
+use super::handshake::Handshakes;
 use super::talk::{self, Departures, Talks};
 use super::{WireCodec, exchange, habits};
 use crate::flow::Session;
@@ -95,7 +96,7 @@ impl WireCodec {
     /// The flows of a session, and what they begin as; counts its packets.
     fn opened(&self, session: &Session, tally: &mut habits::Tally) -> Vec<Opened> {
         let (mut encoder, mut walk, mut talks) = (self.encoder(), self.blank.clone(), Talks::default());
-        let mut tokens = Vec::new();
+        let (mut handshakes, mut tokens) = (Handshakes::new(self.keep_names), Vec::new());
         for (i, packet) in session.packets.iter().enumerate() {
             tokens.clear();
             // What has no structure belongs to no flow.
@@ -107,6 +108,7 @@ impl WireCodec {
                 _ => None,
             };
             tally.count(encoder.action(), window);
+            handshakes.see(encoder.action(), walk.strings(), &mut tally.messages);
             if i >= OPENING_PACKETS_MAX {
                 continue;
             }

@@ -31,6 +31,15 @@ impl Mask<'_> {
         }
     }
 
+    /// As [`retain`](Self::retain), where anything is left then.
+    pub(super) fn prefer(&mut self, is_right: impl Fn(Tok) -> bool) {
+        let before = self.bits.to_vec();
+        self.retain(is_right);
+        if self.bits.iter().all(|word| *word == 0) {
+            self.bits.copy_from_slice(&before);
+        }
+    }
+
     /// `count` tokens from `first` on.
     pub(super) fn run(&mut self, first: Tok, count: usize) {
         let from = self.walk.vocab().id(first).0 as usize;

@@ -211,11 +211,23 @@ impl Strict {
                 if let Some(asked) = message {
                     m.retain(|tok| asked.permits(&self.walk, tok));
                 }
+                let side = usize::from(!c.action.from_orig);
+                let messages = self.habits.as_ref().and_then(|habits| habits.messages(side));
                 if self.walk.current.record_left == 0 {
-                    m.retain(|tok| self.handshakes.permits_record(&self.walk, tok));
+                    m.retain(|tok| self.handshakes.permits_record(&self.walk, tok, messages));
                 }
                 if let Some(content) = content {
                     m.retain(|tok| content.permits(&self.walk, tok));
+                }
+                if let Some(messages) = messages.filter(|_| self.handshakes.is_at_message(&self.walk)) {
+                    // A record whose length is no such message's has another one.
+                    m.prefer(|tok| match tok {
+                        Tok::Byte(b) => messages.contains(&b),
+                        Tok::Str(s) => {
+                            self.walk.strings()[usize::from(s)].first().is_some_and(|b| messages.contains(b))
+                        }
+                        _ => false,
+                    });
                 }
                 if let Some(head) = head {
                     m.retain(|tok| head.permits(&self.walk, tok));

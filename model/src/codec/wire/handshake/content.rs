@@ -151,6 +151,11 @@ impl Content {
         }
     }
 
+    /// Whether the next byte is the type of a message that is no hello.
+    pub(super) fn is_at_message(&self) -> bool {
+        self.state == State::Kind && !self.is_hello
+    }
+
     /// In how many tokens the rest can be said at most: one a byte, but for the server's name.
     pub(in super::super) fn tokens_most(&self) -> usize {
         usize::from(self.visible - self.at.min(self.visible)) + 2

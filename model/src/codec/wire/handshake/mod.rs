@@ -9,6 +9,8 @@ pub(super) mod shown;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use self::content::Content;
 use super::action::{Action, Piece};
 use super::exchange::Sym;
@@ -32,6 +34,27 @@ enum Phase {
     Plain,
     /// What it says is ciphered.
     Sealed,
+}
+
+impl Phase {
+    /// After a record of a type.
+    fn after(self, kind: u8) -> Self {
+        match (self, kind) {
+            (Self::Lost, _) => Self::Lost,
+            (Self::Silent, HANDSHAKE) => Self::Plain,
+            (_, CHANGE_CIPHER_SPEC | APPLICATION_DATA) => Self::Sealed,
+            _ => self,
+        }
+    }
+}
+
+/// The first byte of a piece, where it is said.
+fn first_byte(piece: &Piece, strings: &[Box<[u8]>]) -> Option<u8> {
+    match piece {
+        Piece::Byte(b) => Some(*b),
+        Piece::Str(i) => strings[usize::from(*i)].first().copied(),
+        _ => None,
+    }
 }
 
 /// The segment under way.
@@ -82,6 +105,25 @@ impl Handshakes {
         }
     }
 
+    /// Takes a whole packet into account, without a look at the bytes of its messages; adds to `ret` the types of those that its side, 0 the
+    /// opener, says in the clear behind its hello.
+    pub(super) fn see(&mut self, action: &Action, strings: &[Box<[u8]>], ret: &mut [BTreeSet<u8>; 2]) {
+        if action.proto != Proto::Tcp {
+            return;
+        }
+        let mut draft = self.begin(action);
+        for (i, piece) in action.pieces.iter().enumerate() {
+            let Piece::Tls(kind, ..) = *piece else { continue };
+            if kind == HANDSHAKE && draft.phase == Phase::Plain {
+                let message = action.pieces.get(i + 1).and_then(|piece| first_byte(piece, strings));
+                ret[usize::from(!action.from_orig)].extend(message);
+            }
+            draft.phase = draft.phase.after(kind);
+        }
+        self.draft = Some(draft).filter(|_| action.opens.is_none());
+        self.complete(action);
+    }
+
     fn phase(&self, action: &Action) -> Phase {
         let phases = self.phases.get(usize::from(action.slot)).filter(|_| action.opens.is_none());
         let has_hole = action.tcp.as_ref().is_some_and(|segment| segment.hole > 0);
@@ -125,12 +167,21 @@ impl Handshakes {
         Some(Content::lengths(!action.from_orig, is_hello))
     }
 
-    /// Whether a record of this type can begin here.
-    pub(super) fn permits_record(&self, walk: &Walk, tok: Tok) -> bool {
+    /// Whether a record of this type can begin here, where its side is known to say no other messages in the clear behind its hello than
+    /// those of the types `messages`.
+    pub(super) fn permits_record(&self, walk: &Walk, tok: Tok, messages: Option<&BTreeSet<u8>>) -> bool {
         let Tok::Tls(i, _) = tok else { return true };
-        let least =
-            self.lengths(walk).filter(|_| TLS_TYPES[usize::from(i)] == HANDSHAKE).map_or(0, |lengths| lengths.0);
-        walk.current.left >= 5 + least
+        let phase = self.draft.map_or_else(|| self.phase(walk.action()), |draft| draft.phase);
+        if TLS_TYPES[usize::from(i)] != HANDSHAKE {
+            return walk.current.left >= 5;
+        }
+        let is_known = phase != Phase::Plain || messages.is_none_or(|messages| !messages.is_empty());
+        is_known && walk.current.left >= 5 + self.lengths(walk).map_or(0, |lengths| lengths.0)
+    }
+
+    /// Whether the next byte is the type of a message behind its side's hello.
+    pub(super) fn is_at_message(&self, walk: &Walk) -> bool {
+        self.asked(walk).is_some_and(Content::is_at_message)
     }
 
     /// Of `ranges`, those of the lengths that a record that was begun can have: whole in its segment, or going on behind it.
@@ -154,12 +205,7 @@ impl Draft {
             let which = (!action.from_orig, self.phase == Phase::Silent);
             let is_plain = kind == HANDSHAKE && matches!(self.phase, Phase::Silent | Phase::Plain);
             self.content = Content::new(which, self.keep_names, len, walk.limit()).filter(|_| is_plain);
-            self.phase = match kind {
-                _ if self.phase == Phase::Lost => Phase::Lost,
-                HANDSHAKE if self.phase == Phase::Silent => Phase::Plain,
-                CHANGE_CIPHER_SPEC | APPLICATION_DATA => Phase::Sealed,
-                _ => self.phase,
-            };
+            self.phase = self.phase.after(kind);
             return;
         }
         let Some(content) = &mut self.content else { return };

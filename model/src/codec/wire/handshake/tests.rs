@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::super::super::{Codec, Render};
+use super::super::super::{Codec, CodecSpec, Render};
 use super::super::WireCodec;
 use super::super::dictionary::Dictionary;
 use super::super::exchange::testing::{self, Reader};
+use super::super::habits::{Label, Service};
 use super::super::vocab::PORTS;
 use super::shown::Handshake;
 use super::*;
@@ -230,10 +231,23 @@ fn records(stream: &[u8]) -> Vec<(u8, &[u8])> {
     ret
 }
 
-#[test]
-fn every_flow_of_tls_begins_with_hellos() {
+/// A codec of one label, of whose sides it is known which messages they say in the clear behind their hellos, or not.
+fn codec(messages: Option<[&[u8]; 2]>) -> WireCodec {
     let strings = [&b"\x13\x01\x13\x02"[..], b"\0\x17\0\0", b"\0\x0b\0\x02\x01\0"].map(Into::into).to_vec();
-    let codec = WireCodec::new(vec!["web".into()], Dictionary::new(strings).unwrap(), false, Plan::default()).unwrap();
+    let bare = WireCodec::new(vec!["web".into()], Dictionary::new(strings).unwrap(), false, Plan::default()).unwrap();
+    let CodecSpec::Wire(mut spec) = bare.spec() else { panic!("wire") };
+    if let Some(messages) = messages {
+        let messages = Some(messages.map(|types| types.iter().copied().collect()));
+        let packets = ["fin", "rst", "open"].map(|ends| (ends.to_owned(), [1, 1000])).into();
+        let services = [("tcp/443".to_owned(), Service { packets, ..Service::default() })].into();
+        spec.habits.insert("web".to_owned(), Label { flows: 9, services, messages, ..Label::default() });
+    }
+    WireCodec::from_spec(spec, &bare.tokenizer_json()).unwrap()
+}
+
+/// Draws flows to port 443, and shows each record of theirs to `see`: whether it is the server's, what its side has said before, its type
+/// and what it holds.
+fn draw(codec: &WireCodec, seeds: u64, mut see: impl FnMut(bool, Phase, u8, &[u8])) {
     let port = PORTS.binary_search(&443).unwrap() as u8;
     let mut opening = vec![Tok::GapE(0), Tok::Open(Proto::Tcp, false), Tok::Port(port), Tok::SportEph, Tok::HostNew];
     let window = [Tok::Win(15), Tok::Byte(0)];
@@ -269,13 +283,12 @@ fn every_flow_of_tls_begins_with_hellos() {
         Tok::Byte(180),
         Tok::Tls(2, 1),
     ]);
-    let (mut hellos, mut messages) = ([0; 2], 0);
-    for seed in 0..700 {
+    for seed in 0..seeds {
         let is_wanted = |tok| {
             matches!(tok, Tok::Flow(0, _) | Tok::Tls(2, _) | Tok::RecRest | Tok::LenHi(0 | 1) | Tok::TextName)
                 || matches!(tok, Tok::Flags(0x18) | Tok::OpaqueRest | Tok::Opaque(_) | Tok::Byte(60..220))
         };
-        let tokens = testing::sample(&codec, [&opening, &answered][seed as usize % 2], seed, 6000, (40, is_wanted));
+        let tokens = testing::sample(codec, [&opening, &answered][seed as usize % 2], seed, 6000, (40, is_wanted));
         let rng = ChaCha8Rng::seed_from_u64(seed);
         let decoded = codec.decode(&tokens, &mut Render { rng, start: Timestamp::from_parts(1_700_000_000, 0) });
         assert_eq!(decoded.malformed_packets, 0);
@@ -299,26 +312,50 @@ fn every_flow_of_tls_begins_with_hellos() {
             let is_server = src_port == 443 && dst_port != 443;
             let mut phase = Phase::Silent;
             for (kind, body) in records(&stream) {
-                match (kind, phase) {
-                    (22, Phase::Silent) => {
-                        assert!(hello(is_server, body).is_some(), "seed {seed}: {body:02x?}");
-                        hellos[usize::from(is_server)] += 1;
-                        phase = Phase::Plain;
-                    }
-                    (22, Phase::Plain) => {
-                        assert_eq!(Reader(&body[1..]).number(3), Some(body.len() - 4), "seed {seed}: {body:02x?}");
-                        messages += 1;
-                        if body[0] == 11 && body.len() > 500 {
-                            assert_eq!(Reader(&body[4..]).number(3), Some(body.len() - 7), "seed {seed}: {body:02x?}");
-                        }
-                    }
-                    (20 | 23, _) => phase = Phase::Sealed,
-                    _ => {}
-                }
+                see(is_server, phase, kind, body);
+                phase = phase.after(kind);
             }
         }
     }
+}
+
+#[test]
+fn every_flow_of_tls_begins_with_hellos() {
+    let (mut hellos, mut messages) = ([0; 2], 0);
+    draw(&codec(None), 700, |is_server, phase, kind, body| match (kind, phase) {
+        (22, Phase::Silent) => {
+            assert!(hello(is_server, body).is_some(), "{body:02x?}");
+            hellos[usize::from(is_server)] += 1;
+        }
+        (22, Phase::Plain) => {
+            assert_eq!(Reader(&body[1..]).number(3), Some(body.len() - 4), "{body:02x?}");
+            messages += 1;
+            if body[0] == 11 && body.len() > 500 {
+                assert_eq!(Reader(&body[4..]).number(3), Some(body.len() - 7), "{body:02x?}");
+            }
+        }
+        _ => {}
+    });
     assert!(hellos.iter().all(|n| *n > 50) && messages > 10, "{hellos:?} {messages}");
+}
+
+#[test]
+fn behind_hellos_come_no_messages_but_those_that_were_seen() {
+    let drawn = |known: Option<[&[u8]; 2]>| {
+        let mut ret = BTreeMap::new();
+        draw(&codec(known), 700, |is_server, phase, kind, body| {
+            // Of four bytes there is only one message, which comes where a record has become so short.
+            if (kind, phase) == (22, Phase::Plain) && body.len() > 4 {
+                *ret.entry((is_server, body[0])).or_insert(0) += 1;
+            }
+        });
+        ret
+    };
+    let any = drawn(None);
+    assert!(any.len() > 3, "{any:?}");
+    assert_eq!(drawn(Some([&[], &[]])), BTreeMap::new());
+    let some = drawn(Some([&[16], &[11, 12]]));
+    assert!(some.len() > 1 && some.keys().all(|key| [(false, 16), (true, 11), (true, 12)].contains(key)), "{some:?}");
 }
 
 #[test]

@@ -117,6 +117,8 @@ fn chance_says_and_offers_no_more_than_was_seen() {
                 assert_eq!(both, known, "side {side}");
             }
             windows += of_known[2].map_or(0, |windows| windows.len());
+            let [of_both, of_known] = [&both, &known].map(|label| label.messages(side).expect("it was looked at"));
+            assert!(!of_known.is_empty() || of_both.is_empty(), "side {side}");
         }
         for flags in [SYN, SYN | ACK, ACK, RST] {
             let seen = known.layouts.of(flags);
