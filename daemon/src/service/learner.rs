@@ -11,7 +11,7 @@ use wiremamba_model::checkpoint::{Checkpoint, Contents, Lineage, Store, Version,
 use wiremamba_model::codec::wire::WireCodec;
 use wiremamba_model::codec::{Codec, LabelId};
 use wiremamba_model::device::Device;
-use wiremamba_model::engine::{self, Precision};
+use wiremamba_model::engine;
 use wiremamba_model::generate::label_id;
 use wiremamba_model::mamba::{MambaConfig, Params, Preset};
 use wiremamba_model::train::{Dataset, DatasetLimits, Moments, TrainOptions, Trainer};
@@ -174,7 +174,7 @@ impl Learner {
             warmup_steps: if self.moments.is_some() { 0 } else { limits.steps_per_round / WARMUP_PART },
             held_out_share: 0.0,
             eval: eval_options(&limits),
-            precision: if self.device == Device::Cpu { Precision::F32 } else { Precision::Bf16 },
+            precision: engine::training_precision(self.device),
             // Another order each round.
             seed: self.steps,
             ..TrainOptions::default()

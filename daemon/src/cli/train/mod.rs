@@ -107,7 +107,7 @@ pub(super) struct TrainArgs {
     /// Share of the flows that is held out and only measured
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     held_out: f64,
-    /// Operands of matrix products while learning; auto is f32 on the CPU, bf16 on a GPU. Saved for --resume
+    /// Operands of matrix products while learning; auto is bf16 where the device multiplies such numbers (a GPU, AVX-512 with bf16), else f32. Saved for --resume
     #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
     precision: PrecisionArg,
     /// Seed of everything that chance decides
@@ -137,7 +137,7 @@ pub(super) struct TrainArgs {
 /// `--precision`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum PrecisionArg {
-    /// bf16 on a GPU, f32 on the CPU
+    /// bf16 where the device multiplies such numbers, else f32
     Auto,
     /// 32 bits
     F32,
