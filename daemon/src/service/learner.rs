@@ -174,7 +174,7 @@ impl Learner {
             warmup_steps: if self.moments.is_some() { 0 } else { limits.steps_per_round / WARMUP_PART },
             held_out_share: 0.0,
             eval: eval_options(&limits),
-            precision: engine::training_precision(self.device),
+            precision: engine::training_precision(self.device, engine::Isa::detect()),
             // Another order each round.
             seed: self.steps,
             ..TrainOptions::default()

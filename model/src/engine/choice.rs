@@ -93,11 +93,11 @@ pub fn decoding_precision(device: Device) -> Precision {
 }
 
 /// What `--precision auto` is for learning on `device`: bf16 where it multiplies such numbers, by which a run reaches the held-out loss of
-/// one in f32 sooner; f32 elsewhere.
-pub fn training_precision(device: Device) -> Precision {
+/// one in f32 sooner; f32 elsewhere. On the CPU `isa` computes.
+pub fn training_precision(device: Device, isa: Isa) -> Precision {
     match device {
         Device::Cuda(_) => Precision::Bf16,
-        Device::Auto | Device::Cpu if Bf16Isa::within(Isa::detect()).is_fast() => Precision::Bf16,
+        Device::Auto | Device::Cpu if Bf16Isa::within(isa).is_fast() => Precision::Bf16,
         Device::Auto | Device::Cpu => Precision::F32,
     }
 }

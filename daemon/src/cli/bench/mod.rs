@@ -196,7 +196,7 @@ fn train(args: &TrainBench) -> Result<Report> {
     anyhow::ensure!(args.batch > 0 && args.seq_len > 0 && args.steps > 0, "--batch, --seq-len and --steps begin at 1");
     let (config, isa) = (args.shared.config(), args.shared.isa()?);
     let device = args.shared.settle()?;
-    let precision = args.precision.on(device);
+    let precision = args.precision.on(device, isa);
     let (b, l) = (args.batch, args.seq_len);
     let params = Params::init(&config, 1);
     let parameters = params.data.len();

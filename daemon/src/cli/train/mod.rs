@@ -16,7 +16,7 @@ use wiremamba_model::checkpoint::{CheckpointError, Lineage, Store, versions};
 use wiremamba_model::codec::bytes::Keep;
 use wiremamba_model::codec::wire::STRINGS_DEFAULT;
 use wiremamba_model::device::Device;
-use wiremamba_model::engine::{self, Precision};
+use wiremamba_model::engine::{self, Isa, Precision};
 use wiremamba_model::mamba::{MambaConfig, Params, Preset};
 use wiremamba_model::train::{Dataset, TrainOptions, TrainState, Trainer};
 
@@ -146,10 +146,10 @@ pub(in crate::cli) enum PrecisionArg {
 }
 
 impl PrecisionArg {
-    /// What it is on `device`.
-    pub(in crate::cli) fn on(self, device: Device) -> Precision {
+    /// What it is on `device`, where on the CPU `isa` computes.
+    pub(in crate::cli) fn on(self, device: Device, isa: Isa) -> Precision {
         match self {
-            PrecisionArg::Auto => engine::training_precision(device),
+            PrecisionArg::Auto => engine::training_precision(device, isa),
             PrecisionArg::F32 => Precision::F32,
             PrecisionArg::Bf16 => Precision::Bf16,
         }

@@ -8,7 +8,7 @@ use wiremamba_model::codec::bytes::{BytesCodec, Vocab};
 use wiremamba_model::codec::wire::WireCodec;
 use wiremamba_model::codec::{Codec, CodecSpec, LabelId, Token};
 use wiremamba_model::device::Device;
-use wiremamba_model::engine;
+use wiremamba_model::engine::{self, Isa};
 use wiremamba_model::flow::Session;
 use wiremamba_model::mamba::{Batch, MambaConfig, Params};
 use wiremamba_model::train::baseline::{Baseline as PlainModel, Markov, PerPosition};
@@ -82,7 +82,7 @@ pub(super) fn train_options(args: &TrainArgs, device: Device) -> TrainOptions {
         accumulate: args.accumulate,
         seed: args.seed,
         carry: !args.no_carry,
-        precision: args.precision.on(device),
+        precision: args.precision.on(device, Isa::detect()),
         learning_rate: args.learning_rate.unwrap_or(if args.base.is_some() { TUNING_RATE } else { LEARNING_RATE }),
         held_out_share: args.held_out,
         ..TrainOptions::default()

@@ -7,7 +7,7 @@ use super::super::LabelId;
 use super::encode::Opened;
 use super::handshake::Handshakes;
 use super::talk::{self, Departures, Talks};
-use super::{WireCodec, exchange, habits};
+use super::{WireCodec, exchange, facts, habits};
 use crate::flow::Session;
 use crate::packet::Packet;
 use crate::wire::parse::{Frame, Transport, parse};
@@ -103,12 +103,15 @@ impl WireCodec {
             if encoder.packet(&packet.packet, &mut tokens).is_err() {
                 continue;
             }
-            let window = match parse(&packet.packet) {
-                Ok(Frame { transport: Transport::Tcp(tcp), .. }) => Some(tcp.window),
+            let frame = parse(&packet.packet).ok();
+            let window = match &frame {
+                Some(Frame { transport: Transport::Tcp(tcp), .. }) => Some(tcp.window),
                 _ => None,
             };
-            tally.count(encoder.action(), window);
-            handshakes.see(encoder.action(), walk.strings(), &mut tally.messages);
+            let action = encoder.action();
+            tally.count(action, window);
+            let payload = frame.as_ref().and_then(|frame| facts::payload(frame).get(usize::from(action.len_known)..));
+            handshakes.see(action, walk.strings(), payload.unwrap_or_default(), &mut tally.messages);
             if i >= OPENING_PACKETS_MAX {
                 continue;
             }

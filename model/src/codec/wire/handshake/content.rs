@@ -151,6 +151,11 @@ impl Content {
         }
     }
 
+    /// Whether a side says messages of this type behind its hello.
+    pub(super) fn is_message(is_server: bool, kind: u8) -> bool {
+        if is_server { SERVER.contains(&kind) } else { CLIENT.contains(&kind) }
+    }
+
     /// Whether the next byte is the type of a message that is no hello.
     pub(super) fn is_at_message(&self) -> bool {
         self.state == State::Kind && !self.is_hello
@@ -238,7 +243,7 @@ impl Content {
             State::Kind if self.is_hello => b == if self.is_server { SERVER_HELLO } else { CLIENT_HELLO },
             State::Kind if self.len == MESSAGE_HEAD => b == DONE,
             State::Kind if b == CERTIFICATE => self.len == NO_CERTIFICATE || self.len >= CERTIFICATE_MIN,
-            State::Kind => b != DONE && if self.is_server { SERVER.contains(&b) } else { CLIENT.contains(&b) },
+            State::Kind => b != DONE && Self::is_message(self.is_server, b),
             State::Length(0) => b == 0,
             State::Length(1) => self.is_end_high(b),
             State::Length(_) => self.high.is_some_and(|high| self.is_end(two(high))),

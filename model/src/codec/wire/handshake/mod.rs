@@ -48,15 +48,6 @@ impl Phase {
     }
 }
 
-/// The first byte of a piece, where it is said.
-fn first_byte(piece: &Piece, strings: &[Box<[u8]>]) -> Option<u8> {
-    match piece {
-        Piece::Byte(b) => Some(*b),
-        Piece::Str(i) => strings[usize::from(*i)].first().copied(),
-        _ => None,
-    }
-}
-
 /// The segment under way.
 #[derive(Debug, Clone, Copy)]
 struct Draft {
@@ -105,22 +96,26 @@ impl Handshakes {
         }
     }
 
-    /// Takes a whole packet into account, without a look at the bytes of its messages; adds to `ret` the types of those that its side, 0 the
-    /// opener, says in the clear behind its hello.
-    pub(super) fn see(&mut self, action: &Action, strings: &[Box<[u8]>], ret: &mut [BTreeSet<u8>; 2]) {
+    /// Takes a whole packet into account, of which the pieces say `payload`; adds to `ret` the types of the messages that its side, 0 the opener,
+    /// says in the clear behind its hello.
+    pub(super) fn see(&mut self, action: &Action, strings: &[Box<[u8]>], payload: &[u8], ret: &mut [BTreeSet<u8>; 2]) {
         if action.proto != Proto::Tcp {
             return;
         }
-        let mut draft = self.begin(action);
-        for (i, piece) in action.pieces.iter().enumerate() {
-            let Piece::Tls(kind, ..) = *piece else { continue };
-            if kind == HANDSHAKE && draft.phase == Phase::Plain {
-                let message = action.pieces.get(i + 1).and_then(|piece| first_byte(piece, strings));
-                ret[usize::from(!action.from_orig)].extend(message);
+        if !action.pieces.is_empty() && action.opens.is_none() {
+            let mut draft = self.begin(action);
+            let mut at = 0;
+            for piece in &action.pieces {
+                at += usize::from(piece.len(strings));
+                let Piece::Tls(kind, ..) = *piece else { continue };
+                if kind == HANDSHAKE && draft.phase == Phase::Plain {
+                    let message = payload.get(at).filter(|b| Content::is_message(!action.from_orig, **b));
+                    ret[usize::from(!action.from_orig)].extend(message);
+                }
+                draft.phase = draft.phase.after(kind);
             }
-            draft.phase = draft.phase.after(kind);
+            self.draft = Some(draft);
         }
-        self.draft = Some(draft).filter(|_| action.opens.is_none());
         self.complete(action);
     }
 

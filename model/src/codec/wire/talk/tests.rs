@@ -1,6 +1,6 @@
 //! Sessions begin as their ports promise when chance draws them, and what real applications say stays allowed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -279,6 +279,35 @@ fn ports_that_are_used_otherwise_are_learned() {
     assert_eq!((codec.longest(LabelId(0)), codec.longest(LabelId(1))), (Some(6), Some(6)));
     codec.learn(&many);
     assert_eq!(codec.label_departures(), BTreeMap::from([("ssh".into(), vec![443])]));
+}
+
+#[test]
+fn messages_of_tls_in_the_clear_are_learned_whatever_is_in_them() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut record = |kind: u8, message: Option<u8>, len: usize| {
+        let mut body: Vec<u8> = (0..len).map(|_| rng.random()).collect();
+        if let Some(message) = message {
+            body[..4].copy_from_slice(&[message, 0, 0, len as u8 - 4]);
+        }
+        [&[kind, 3, 3][..], &(len as u16).to_be_bytes(), &body].concat()
+    };
+    // Keys look as drawn from the first byte of their message on. What comes when a side ciphers is nobody's to know, and a second hello
+    // is no message behind one.
+    let says = [
+        (0, [record(22, Some(1), 120), record(22, Some(1), 120)].concat()),
+        (
+            1,
+            [record(22, Some(2), 80), record(22, Some(11), 200), record(22, Some(12), 110), record(22, Some(14), 4)]
+                .concat(),
+        ),
+        (0, [record(22, Some(16), 70), record(20, None, 1), record(22, Some(15), 40)].concat()),
+        (1, [record(20, None, 1), record(22, Some(13), 40), record(23, None, 90)].concat()),
+    ];
+    let says: Vec<(usize, &[u8])> = says.iter().map(|(side, said)| (*side, &said[..])).collect();
+    let samples = [(LabelId(0), session(443, &says))];
+    let codec = WireCodec::fit(vec!["web".into(), "ssh".into()], 0, false, Plan::default(), &samples).unwrap();
+    let CodecSpec::Wire(spec) = codec.spec() else { panic!("wire") };
+    assert_eq!(spec.habits["web"].messages, Some([BTreeSet::from([16]), BTreeSet::from([11, 12, 14])]));
 }
 
 #[test]

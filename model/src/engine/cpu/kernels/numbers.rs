@@ -1,6 +1,6 @@
 //! Long buffers on huge pages.
 //!
-//! A training step walks buffers of many megabytes whose rows are kilobytes apart. On pages of 4 KiB each row is another one to be
+//! A training step, and one of decoding, walks buffers of many megabytes whose rows are kilobytes apart. On pages of 4 KiB each row is another one to be
 //! looked up; on pages of 2 MiB the CPU knows them all. Where the system has none to give, the buffers work as well.
 
 use std::ops::{Deref, DerefMut};
@@ -10,7 +10,7 @@ use memmap2::MmapMut;
 /// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
 
-/// Numbers that begin on a page, a huge one where they fill it; zero at first.
+/// Numbers that begin on a page, on huge ones as far as they fill them; zero at first.
 #[derive(Debug, Default)]
 pub struct Numbers {
     map: Option<MmapMut>,
@@ -31,8 +31,8 @@ impl Numbers {
         let from = if bytes < HUGE { 0 } else { map.as_ptr().align_offset(HUGE) };
         #[cfg(target_os = "linux")]
         if bytes >= HUGE {
-            // A wish: without huge pages everything is as it was.
-            let _ = map.advise(memmap2::Advice::HugePage);
+            // A wish: without huge pages everything is as it was. What is less than a whole one at the end lies on small ones.
+            let _ = map.advise_range(memmap2::Advice::HugePage, from, bytes / HUGE * HUGE);
         }
         Self { map: Some(map), from, len }
     }
