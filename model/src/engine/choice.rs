@@ -92,8 +92,8 @@ pub fn decoding_precision(device: Device) -> Precision {
     }
 }
 
-/// What `--precision auto` is for learning on `device`: bf16 where it multiplies such numbers, by which a run reaches the held-out loss of
-/// one in f32 sooner; f32 elsewhere. On the CPU `isa` computes.
+/// What `--precision auto` is for learning on `device`: bf16 where it multiplies such numbers, in which a step takes less time and a
+/// whole run ends at the held-out loss of one in f32 (BENCHMARKS.md); f32 elsewhere. On the CPU `isa` computes.
 pub fn training_precision(device: Device, isa: Isa) -> Precision {
     match device {
         Device::Cuda(_) => Precision::Bf16,

@@ -32,8 +32,8 @@ impl States {
 const WINDOWS_AHEAD: usize = 8;
 const STATES_AHEAD: usize = 2;
 
-/// Asks for the state of a row some rows after the one at `line`, of `lines` lines each. With AVX-512 only: narrower registers take
-/// so long for a row that its state is there in time anyway.
+/// Asks for the state of a row some rows after the one at `line`, of `lines` lines each. With AVX-512 only, where it was
+/// measured to help.
 ///
 /// # Safety
 /// None beyond the instruction set's: any address will do.
